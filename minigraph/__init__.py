@@ -1,0 +1,2 @@
+"""minigraph."""
+__version__ = "0.1.0"

@@ -1,0 +1,111 @@
+"""Errors, written for a student: what was expected, what came, where it was built, what to do.
+
+Everything minigraph raises on bad input is a `MinigraphError`; the subclasses also derive from the built-in
+exception a Python programmer would expect (`ShapeError` is a `ValueError`), so that ordinary `except` clauses work.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+def user_frame() -> tuple[str, int]:
+    """Return the file and line of the innermost caller that is not part of minigraph.
+
+    >>> user_frame()[1] > 0
+    True
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+class MinigraphError(Exception):
+    """Base of all errors: a summary, then expected / got / where / hint, a line each.
+
+    `where` is the user's own line, found by walking the stack unless it is given (a node knows the line that built
+    it).
+
+    >>> print(MinigraphError("wrong rank", expected="4 axes", got="2 axes", where="net.py:3", hint="add a batch axis"))
+    wrong rank
+      expected: 4 axes
+      got:      2 axes
+      at:       net.py:3
+      hint:     add a batch axis
+    """
+
+    def __init__(
+        self,
+        summary: str,
+        *,
+        expected: object = None,
+        got: object = None,
+        where: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.summary = summary
+        self.expected = expected
+        self.got = got
+        self.where = where if where is not None else "{}:{}".format(*user_frame())
+        self.hint = hint
+        parts = [("expected:", expected), ("got:", got), ("at:", self.where), ("hint:", hint)]
+        super().__init__("\n".join([summary, *(f"  {label:<9} {text}" for label, text in parts if text is not None)]))
+
+
+class ShapeError(MinigraphError, ValueError):
+    """A shape, rank or axis that the op's shape rule forbids."""
+
+
+class DTypeError(MinigraphError, TypeError):
+    """A dtype that does not fit: mixed operands, an integer where a gradient is wanted."""
+
+
+class ArgumentError(MinigraphError, TypeError):
+    """An argument that does not exist, or has a value the function cannot take."""
+
+
+class GraphError(MinigraphError, ValueError):
+    """A graph that is not valid: the verifier's findings, duplicate names, unknown inputs."""
+
+
+class GradientError(MinigraphError, ValueError):
+    """A gradient that does not exist: not a scalar, not reachable, an op without one."""
+
+
+class DataError(MinigraphError, ValueError):
+    """Data that cannot be used: NaN, labels out of range, sizes that do not match, a truncated file."""
+
+
+class ModelFormatError(MinigraphError, ValueError):
+    """A file or text that is not a valid model: the only error that loading one may raise for its content."""
+
+
+class NonFiniteError(MinigraphError, ArithmeticError):
+    """A value became NaN or infinite; names the op that made it and the line that built the op."""
+
+
+class ProgramError(MinigraphError, RuntimeError):
+    """A program called in a way it cannot run: missing inputs, concurrent training steps."""
+
+
+class MissingExtraError(MinigraphError, ImportError):
+    """An optional dependency is absent; the message names the extra that brings it."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {package}: pip install 'minigraph[{extra}]'", where="")
+
+
+def did_you_mean(word: str, candidates: list[str]) -> str | None:
+    """Return "did you mean …?" for the closest candidate, or None.
+
+    >>> did_you_mean("stride", ["strides", "padding"])
+    'did you mean strides=?'
+    """
+    import difflib
+
+    close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}=?" if close else None
