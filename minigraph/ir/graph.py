@@ -1,0 +1,202 @@
+"""Graphs: named inputs, outputs and updates over nodes; the order of nodes; rebuilding; structural equality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from types import MappingProxyType
+
+from minigraph.errors import GraphError
+from minigraph.ir.leaves import Input, Variable
+from minigraph.ir.node import Node
+
+
+def topological(roots: Iterable[Node]) -> list[Node]:
+    """Return all nodes that `roots` need, operands before users, in an order that only the graph decides.
+
+    Depth first with an explicit stack: depth is no limit.
+    """
+    order: list[Node] = []
+    done: set[Node] = set()
+    for root in roots:
+        stack = [(root, 0)]
+        while stack:
+            node, next_input = stack.pop()
+            if node in done:
+                continue
+            while next_input < len(node.inputs) and node.inputs[next_input] in done:
+                next_input += 1
+            if next_input < len(node.inputs):
+                stack += [(node, next_input + 1), (node.inputs[next_input], 0)]
+            else:
+                done.add(node)
+                order.append(node)
+    return order
+
+
+class Graph:
+    """A program as data: `inputs`, then `outputs` (name → node), then `updates` (variable → its next value).
+
+    An update is committed after all outputs are computed. Inputs that are not listed are found; listing them fixes
+    their order and keeps those that nothing reads.
+
+    >>> from minigraph.ir.leaves import input
+    >>> x = input((2,), name="x")
+    >>> print(Graph({"y": -x}))
+    graph {
+      %0 = input("x") : float32[2]
+      %1 = neg(%0) : float32[2]
+      return y=%1
+    }
+    """
+
+    def __init__(
+        self,
+        outputs: Mapping[str, Node],
+        updates: Mapping[Node, Node] | None = None,
+        inputs: Sequence[Node] | None = None,
+    ) -> None:
+        updates = updates or {}
+        found = topological([*outputs.values(), *(n for pair in updates.items() for n in pair)])
+        listed = tuple(inputs or ())
+        extra = tuple(n for n in found if isinstance(n.op, Input) and n not in set(listed))
+        self.inputs: tuple[Node, ...] = listed + extra
+        self.outputs: Mapping[str, Node] = MappingProxyType(dict(outputs))
+        self.updates: Mapping[Node, Node] = MappingProxyType(dict(updates))
+        self._check_names()
+
+    def _check_names(self) -> None:
+        for kind, nodes in (("input", self.inputs), ("variable", self.variables)):
+            seen: dict[str, Node] = {}
+            for node in nodes:
+                if not isinstance(node.op, (Input, Variable)):
+                    raise GraphError(f"a graph's {kind} is an ordinary node", got=node, where=node.origin.where)
+                first = seen.setdefault(node.op.label, node)
+                if first is not node:
+                    raise GraphError(
+                        f"two {kind}s are called {node.op.label!r}",
+                        expected="unique names",
+                        got=f"one from {first.origin.where}, one from {node.origin.where}",
+                        where=node.origin.where,
+                        hint="give one of them another name=",
+                    )
+        for target, value in self.updates.items():
+            if not isinstance(target.op, Variable):
+                raise GraphError("only a variable can be updated", got=target, where=target.origin.where)
+            if target.type != value.type:
+                raise GraphError(
+                    f"the update of {target.op.label!r} does not have the variable's type",
+                    expected=target.type,
+                    got=value.type,
+                    where=value.origin.where,
+                )
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes: inputs first, then operands before users."""
+        roots = [*self.inputs, *self.outputs.values()]
+        return tuple(topological([*roots, *(n for pair in self.updates.items() for n in pair)]))
+
+    @cached_property
+    def variables(self) -> tuple[Node, ...]:
+        """The variable nodes, in the order of first use."""
+        return tuple(n for n in self.nodes if isinstance(n.op, Variable))
+
+    @cached_property
+    def uses(self) -> Mapping[Node, int]:
+        """How often each node is read: as an operand, an output, or an update's value."""
+        count = dict.fromkeys(self.nodes, 0)
+        for node in self.nodes:
+            for operand in node.inputs:
+                count[operand] += 1
+        for root in (*self.outputs.values(), *self.updates.values()):
+            count[root] += 1
+        return MappingProxyType(count)
+
+    @cached_property
+    def users(self) -> Mapping[Node, tuple[Node, ...]]:
+        """The nodes that read each node, once each, in order."""
+        found: dict[Node, dict[Node, None]] = {node: {} for node in self.nodes}
+        for node in self.nodes:
+            for operand in node.inputs:
+                found[operand][node] = None
+        return MappingProxyType({node: tuple(readers) for node, readers in found.items()})
+
+    def variable(self, label: str) -> Node:
+        """Return the variable called `label`."""
+        for node in self.variables:
+            if node.label == label:
+                return node
+        raise GraphError(f"no variable is called {label!r}", expected=", ".join(v.label for v in self.variables))
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The symbolic sizes that the inputs leave open, in order of appearance."""
+        found: dict[str, None] = {}
+        for node in self.inputs:
+            for size in node.shape:
+                found.update(dict.fromkeys(getattr(size, "symbols", ())))
+        return tuple(found)
+
+    def rebuild(self, make: Callable[[Node, tuple[Node, ...]], Node]) -> Graph:
+        """Return the graph in which each node is what `make(node, new_inputs)` returns for it.
+
+        The one loop under all passes: operands first, types inferred again, what nothing reaches is gone.
+        """
+        new: dict[Node, Node] = {}
+        for node in self.nodes:
+            new[node] = make(node, tuple(new[i] for i in node.inputs))
+        return Graph(
+            {name: new[node] for name, node in self.outputs.items()},
+            {new[target]: new[value] for target, value in self.updates.items()},
+            [new[node] for node in self.inputs],
+        )
+
+    def same_as(self, other: Graph) -> bool:
+        """Tell whether both graphs have the same structure: ops, attributes, types, names and order."""
+
+        def form(graph: Graph) -> list[object]:
+            number = {node: i for i, node in enumerate(graph.nodes)}
+            nodes: list[object] = [(n.op, n.type, tuple(number[i] for i in n.inputs)) for n in graph.nodes]
+            ends = [[(name, number[n]) for name, n in graph.outputs.items()]]
+            updates = [(number[t], number[v]) for t, v in graph.updates.items()]
+            return [*nodes, ends, updates, [number[n] for n in graph.inputs]]
+
+        return form(self) == form(other)
+
+    def __str__(self) -> str:
+        from minigraph.ir.printer import print_graph
+
+        return print_graph(self)
+
+    def __repr__(self) -> str:
+        return f"<Graph: {len(self.nodes)} nodes, {len(self.inputs)} inputs, {len(self.outputs)} outputs>"
+
+
+def same_or_rebuilt(node: Node, inputs: tuple[Node, ...]) -> Node:
+    """Return the node itself where its inputs are unchanged, else the node over the new inputs."""
+    return node if inputs == node.inputs else node.with_inputs(inputs)
+
+
+def bind(graph: Graph, **sizes: int) -> Graph:
+    """Return the graph with symbolic sizes replaced by numbers, in types and attributes, and types inferred again.
+
+    >>> from minigraph.ir.leaves import input
+    >>> from minigraph.ir.types import symbol
+    >>> print(bind(Graph({"y": -input((symbol("N"), 3), name="x")}), N=2).outputs["y"].type)
+    float32[2,3]
+    """
+    unknown = set(sizes) - set(graph.symbols)
+    if unknown:
+        raise GraphError(
+            "no such symbolic size", expected=", ".join(graph.symbols) or "none: all sizes are numbers", got=unknown
+        )
+    for name, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise GraphError(f"the size {name} must be an integer ≥ 0", got=repr(size))
+
+    def make(node: Node, inputs: tuple[Node, ...]) -> Node:
+        op = node.op.bind(sizes)
+        return node if op is node.op and inputs == node.inputs else node.with_inputs(inputs, op)
+
+    return graph.rebuild(make)

@@ -1,0 +1,72 @@
+"""Provenance: which line of the user's code made a node, in which layer scope, and what was rewritten into it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+
+from minigraph.errors import user_frame
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a node comes from.
+
+    `file`, `line`: the user's line; `scope`: the layers it was made in, "block1/conv2d"; `gradient_of`: the id of the
+    forward node whose adjoint it helps to compute; `history`: (rule, id of the replaced node), oldest first.
+    """
+
+    file: str = ""
+    line: int = 0
+    scope: str = ""
+    gradient_of: int | None = None
+    history: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def where(self) -> str:
+        """The user's line as `file:line`, or the empty string."""
+        return f"{self.file}:{self.line}" if self.file else ""
+
+    def rewritten(self, rule: str, replaced: int) -> Origin:
+        """Return the origin of what `rule` puts in the place of node `replaced`."""
+        return replace(self, history=(*self.history, (rule, replaced)))
+
+
+_scope: ContextVar[str] = ContextVar("minigraph_scope", default="")
+_inherited: ContextVar[Origin | None] = ContextVar("minigraph_inherited_origin", default=None)
+
+
+def current() -> Origin:
+    """Return the origin for a node made now: inherited inside `inherit`, else the user's line and the open scopes."""
+    inherited = _inherited.get()
+    if inherited is not None:
+        return inherited
+    return Origin(*user_frame(), _scope.get())
+
+
+@contextlib.contextmanager
+def scope(name: str) -> Iterator[None]:
+    """Open a layer scope: nodes made inside are labelled `outer/name` and drawn in one cluster.
+
+    >>> with scope("block1"), scope("conv"):
+    ...     current().scope
+    'block1/conv'
+    """
+    outer = _scope.get()
+    token = _scope.set(f"{outer}/{name}" if outer else name)
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+@contextlib.contextmanager
+def inherit(origin: Origin) -> Iterator[None]:
+    """Give all nodes made inside this origin. Only autodiff and the rewrite driver need it, so no rule can forget."""
+    token = _inherited.set(origin)
+    try:
+        yield
+    finally:
+        _inherited.reset(token)

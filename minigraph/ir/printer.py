@@ -1,0 +1,114 @@
+"""Graph → text. The grammar is in docs/text-format.md; `parse` reads it back, and printing that gives the same text."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import math
+import struct
+from typing import TYPE_CHECKING, Any
+
+from minigraph.ir.leaves import Constant
+from minigraph.ir.node import Node
+from minigraph.ir.op import Op
+from minigraph.ir.types import Dim, TensorType
+
+if TYPE_CHECKING:
+    from minigraph.ir.graph import Graph
+
+# Longer constants are written as base64: a list of a million numbers is for nobody.
+LITERAL_LIMIT = 32
+
+
+def print_graph(graph: Graph) -> str:
+    """Return the graph as text, one node a line, numbered in order."""
+    number = {node: i for i, node in enumerate(graph.nodes)}
+    lines = ["graph {"]
+    for node in graph.nodes:
+        lines.append(f"  %{number[node]} = {node_text(node, [f'%{number[i]}' for i in node.inputs])}")
+    if graph.outputs:
+        lines.append("  return " + ", ".join(f"{_name(k)}=%{number[n]}" for k, n in graph.outputs.items()))
+    for target, value in graph.updates.items():
+        lines.append(f"  update %{number[target]} <- %{number[value]}")
+    lines.append("}")
+    return "\n".join(lines)
+
+
+def node_text(node: Node, operands: list[str]) -> str:
+    """Return one node's right-hand side: `conv2d(%0, %1, strides=(2, 2)) : float32[N,4,4,8] @ "block1"`."""
+    arguments = ", ".join(operands + op_arguments(node.op))
+    text = f"{node.op.name}({arguments}) : {node.type}"
+    return f"{text} @ {_string(node.origin.scope)}" if node.origin.scope else text
+
+
+def op_arguments(op: Op) -> list[str]:
+    """Return an op's attributes as text, those with default values left out."""
+    if isinstance(op, Constant):
+        return [_constant(op)]
+    written = []
+    for field in dataclasses.fields(op):  # type: ignore[arg-type]  # every op is a dataclass
+        value = getattr(op, field.name)
+        if field.name == "type" or value == field.default and type(value) is type(field.default):
+            continue
+        written.append(_string(value) if field.name == "label" else f"{field.name}={value_text(value)}")
+    return written
+
+
+def value_text(value: Any) -> str:
+    """Return an attribute's value as text."""
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return _string(value)
+        case float():
+            return _float(value)
+        case int() | Dim() | TensorType():
+            return str(value)
+        case tuple():
+            return f"({', '.join(map(value_text, value))}{',' if len(value) == 1 else ''})"
+    if dataclasses.is_dataclass(value) and hasattr(value, "text_name"):
+        fields = [(f, getattr(value, f.name)) for f in dataclasses.fields(value)]
+        inner = ", ".join(f"{f.name}={value_text(v)}" for f, v in fields if v != f.default)
+        return f"{value.text_name}({inner})"
+    raise TypeError(f"an attribute of type {type(value).__name__} has no text form: {value!r}")
+
+
+def _constant(op: Constant) -> str:
+    floats = op.type.dtype.startswith("float")
+    splat = op.splat
+    if splat is not None:
+        return _number(splat, op.type.dtype) if floats else value_text(splat)
+    if op.type.size <= LITERAL_LIMIT:  # type: ignore[operator]  # a constant's size is a number
+        return f"[{', '.join(_number(v, op.type.dtype) if floats else value_text(v) for v in op.values())}]"
+    return f'base64"{base64.b64encode(op.data).decode()}"'
+
+
+def _number(value: float, dtype: str) -> str:
+    """Return the shortest decimal that gives the same float16 or float32 back."""
+    if dtype == "float64" or not math.isfinite(value):
+        return _float(value)
+    code, digits = ("e", range(1, 6)) if dtype == "float16" else ("f", range(1, 10))
+    for precision in digits:
+        candidate = float(f"{value:.{precision}g}")
+        try:
+            if struct.unpack(code, struct.pack(code, candidate))[0] == value:
+                return _float(candidate)
+        except OverflowError:  # rounded up past the largest finite number
+            continue
+    return _float(value)
+
+
+def _float(value: float) -> str:
+    return repr(value)
+
+
+def _string(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _name(value: str) -> str:
+    return value if value.isidentifier() and value.isascii() else _string(value)
