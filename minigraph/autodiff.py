@@ -1,0 +1,120 @@
+"""The chain rule, backwards over the graph (reverse-mode automatic differentiation; Griewank & Walther 2008, ch. 3).
+
+Adjoints are ordinary nodes, so gradients can be drawn, optimised, and differentiated again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from minigraph.errors import GradientError
+from minigraph.ir.graph import topological
+from minigraph.ir.leaves import Constant, Item
+from minigraph.ir.node import Node
+from minigraph.ir.origin import Origin, inherit
+from minigraph.ir.types import Shape, TupleType, is_float
+from minigraph.ops.reduction import sum as sum_
+from minigraph.ops.shape import broadcast_to, reshape
+
+
+def gradients(output: Node, wrt: Sequence[Node], adjoint: Node | None = None) -> list[Node]:
+    """Return the gradient of a scalar with respect to each node of `wrt`, as nodes of their shapes.
+
+    With `adjoint`, a node of the output's shape, the output may have any shape: the result is the vector-Jacobian
+    product. Raises a GradientError if the output is no scalar, does not depend on a node, or an op on the way has no
+    gradient.
+
+    >>> from minigraph.ir import variable
+    >>> x = variable((3,), name="x")
+    >>> gradients(sum_(x * x), [x])
+    [<add : float32[3]>]
+    """
+    if adjoint is None:
+        adjoint = _seed(output)
+    elif adjoint.type != output.type:
+        raise GradientError("the adjoint does not fit the output", expected=output.type, got=adjoint.type)
+    order = topological([output])
+    active = _active(order, wrt)
+    terms: dict[Node, list[Node]] = defaultdict(list)  # contributions to each node's adjoint
+    items: dict[Node, list[Node | None]] = {}  # the same for tuples: one adjoint for each item
+    terms[output].append(adjoint)
+    found: dict[Node, Node] = {}
+    for node in reversed(order):
+        if node not in active or (node not in terms and node not in items):
+            continue
+        with inherit(_gradient_origin(node)):
+            g = items[node] if isinstance(node.type, TupleType) else _total(terms.pop(node), node.shape)
+            if isinstance(g, Node):
+                found[node] = g
+            if isinstance(node.op, Item):
+                parent = node.inputs[0]
+                slots: list[Node | None] = items.setdefault(parent, [None] * len(parent.type.items))  # type: ignore[union-attr]
+                slots[node.op.index] = g if slots[node.op.index] is None else slots[node.op.index] + g  # type: ignore[operator, assignment]
+            elif any(i in active for i in node.inputs):
+                for operand, term in zip(node.inputs, node.op.vjp(node, g), strict=True):
+                    if term is not None and operand in active:
+                        terms[operand].append(_unbroadcast(term, operand.shape))
+    return [_result(found.get(node), node, output) for node in wrt]
+
+
+def _seed(output: Node) -> Node:
+    if isinstance(output.type, TupleType) or output.shape != ():
+        raise GradientError(
+            "gradients are taken of a scalar",
+            expected="a scalar output",
+            got=output.type,
+            where=output.origin.where,
+            hint="reduce it first, with sum or mean, or give an adjoint",
+        )
+    if not is_float(output.dtype):
+        raise GradientError("an integer has no gradient", expected="a float dtype", got=output.type)
+    return Node(Constant.of(1.0, output.dtype))
+
+
+def _active(order: Sequence[Node], wrt: Sequence[Node]) -> set[Node]:
+    """Return the nodes that depend on one of `wrt`: adjoints are needed for no others."""
+    active = set(wrt)
+    for node in order:
+        if node not in active and any(i in active for i in node.inputs):
+            active.add(node)
+    return active
+
+
+def _gradient_origin(node: Node) -> Origin:
+    origin = node.origin
+    return Origin(origin.file, origin.line, origin.scope, node.id, origin.history)
+
+
+def _total(terms: list[Node], shape: Shape) -> Node:
+    """Return the sum of all contributions, repeated to the node's shape if each was narrower."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total if total.shape == shape else broadcast_to(total, shape)
+
+
+def _unbroadcast(g: Node, shape: Shape) -> Node:
+    """Return `g` summed over the axes along which an operand of this shape was repeated."""
+    extra = g.rank - len(shape)
+    repeated = tuple(range(extra)) + tuple(
+        i + extra for i, s in enumerate(shape) if s == 1 and g.shape[i + extra] != 1
+    )
+    if not repeated:
+        return g
+    kept = sum_(g, repeated, keepdims=True)
+    return reshape(kept, kept.shape[extra:])
+
+
+def _result(g: Node | None, node: Node, output: Node) -> Node:
+    if g is not None:
+        return g
+    if not is_float(node.dtype):
+        raise GradientError("an integer has no gradient", expected="a float dtype", got=node, where=node.origin.where)
+    raise GradientError(
+        f"{output.label} does not depend on {node.label!r} through anything that has a gradient",
+        expected="a path from the node to the output",
+        got=f"{output!r} from {output.origin.where}",
+        where=node.origin.where,
+        hint="leave it out of wrt, or check that the loss is built from it",
+    )

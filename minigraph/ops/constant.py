@@ -1,0 +1,29 @@
+"""Constants from anything array-like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigraph.errors import ArgumentError
+from minigraph.ir.leaves import Constant
+from minigraph.ir.node import Node
+from minigraph.ir.types import DTYPES, check_dtype
+
+
+def constant(value: Any, dtype: str | None = None) -> Node:
+    """Return a node that holds a number, a nested list or an array; Python floats become float32.
+
+    >>> constant([[1.0, 2.0], [3.0, 4.0]])
+    <constant : float32[2,2]>
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ArgumentError("not an array", expected="numbers, nested evenly", got=repr(value)[:80]) from None
+    if dtype is None and array.dtype == np.float64 and not isinstance(value, (np.ndarray, np.generic)):
+        dtype = "float32"
+    if dtype is None and array.dtype.name not in DTYPES:
+        raise ArgumentError("not an array of a dtype we have", expected=", ".join(DTYPES), got=array.dtype.name)
+    return Node(Constant.of(np.ascontiguousarray(array.astype(check_dtype(dtype or array.dtype.name)))))

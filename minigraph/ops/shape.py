@@ -1,0 +1,552 @@
+"""Ops that move elements and compute nothing: reshape, transpose, pad, slice, concat, gather, cast …"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from minigraph.errors import ArgumentError, DTypeError, ShapeError
+from minigraph.ir.leaves import Constant, item
+from minigraph.ir.node import Node, Operand, as_node, check_same_dtype
+from minigraph.ir.op import Op
+from minigraph.ir.types import (
+    Dim, Shape, Size, TensorType, TupleType, broadcast, check_dtype, check_shape, is_float, known, normalize_axes,
+    normalize_axis, product, shape_text, tensor,
+)  # fmt: skip
+
+Pairs = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Reshape(Op, name="reshape"):
+    """The same elements in row-major order under another shape."""
+
+    shape: Shape = ()
+    category = "shape"
+
+    def infer(self, x: Any) -> TensorType:
+        """The number of elements must stay the same."""
+        type = tensor(x)
+        if type.size != product(self.shape):
+            raise ShapeError(
+                "reshape cannot change the number of elements",
+                expected=f"{type.size} elements",
+                got=f"{product(self.shape)} in {shape_text(self.shape)}",
+            )
+        return TensorType(self.shape, type.dtype)
+
+    def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
+        """∂x = g in x's shape."""
+        return (reshape(g, node.inputs[0].shape),)
+
+
+@dataclass(frozen=True)
+class Transpose(Op, name="transpose"):
+    """Axes in another order: axis i of the result is axis `axes[i]` of x."""
+
+    axes: tuple[int, ...] = ()
+    category = "shape"
+
+    def infer(self, x: Any) -> TensorType:
+        """Permute the sizes."""
+        type = tensor(x)
+        if sorted(self.axes) != list(range(type.rank)):
+            raise ShapeError("not an order of the axes", expected=f"each of 0 … {type.rank - 1} once", got=self.axes)
+        return TensorType(tuple(type.shape[a] for a in self.axes), type.dtype)
+
+    def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
+        """∂x = g in the old order."""
+        return (transpose(g, tuple(self.axes.index(i) for i in range(len(self.axes)))),)
+
+
+@dataclass(frozen=True)
+class BroadcastTo(Op, name="broadcast_to"):
+    """x repeated along axes of size 1, and along new leading axes."""
+
+    shape: Shape = ()
+    category = "shape"
+
+    def infer(self, x: Any) -> TensorType:
+        """The shape must be one that x broadcasts to."""
+        type = tensor(x)
+        if broadcast(type.shape, self.shape) != self.shape:
+            raise ShapeError("cannot broadcast to this shape", expected=shape_text(self.shape), got=type)
+        return TensorType(self.shape, type.dtype)
+
+    def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
+        """∂x = g; autodiff sums it back to x's shape."""
+        return (g,)
+
+
+@dataclass(frozen=True)
+class Pad(Op, name="pad"):
+    """x with `padding[axis] = (before, after)` elements of a constant around it."""
+
+    padding: Pairs = ()
+    value: float = 0.0
+    category = "shape"
+
+    def infer(self, x: Any) -> TensorType:
+        """Each axis grows by before + after."""
+        type = tensor(x)
+        if len(self.padding) != type.rank or any(p < 0 for pair in self.padding for p in pair):
+            raise ShapeError("bad padding", expected=f"{type.rank} pairs of numbers ≥ 0", got=self.padding)
+        sizes = tuple(
+            s if (before, after) == (0, 0) else known(s, "a padded axis") + before + after
+            for s, (before, after) in zip(type.shape, self.padding, strict=True)
+        )
+        return TensorType(sizes, type.dtype)
+
+    def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
+        """∂x = the inside of g."""
+        shape = node.inputs[0].shape
+        return (Node(Slice(tuple(before for before, _ in self.padding), shape, (1,) * len(shape)), (g,)),)
+
+
+@dataclass(frozen=True)
+class Slice(Op, name="slice"):
+    """On each axis, `sizes[i]` elements from `starts[i]` on, `steps[i]` apart (negative: backwards)."""
+
+    starts: tuple[int, ...] = ()
+    sizes: Shape = ()
+    steps: tuple[int, ...] = ()
+    category = "shape"
+
+    def infer(self, x: Any) -> TensorType:
+        """The first and the last element taken must exist."""
+        type = tensor(x)
+        if not len(self.starts) == len(self.sizes) == len(self.steps) == type.rank:
+            raise ShapeError("a slice needs a start, a size and a step for each axis", expected=type.rank, got=self)
+        for axis, (start, size, step) in enumerate(zip(self.starts, self.sizes, self.steps, strict=True)):
+            if isinstance(size, Dim):
+                inside = (start, size, step) == (0, type.shape[axis], 1)
+            else:
+                limit = type.shape[axis]
+                ends = (start, start + (size - 1) * step) if size else ()
+                inside = step != 0 and (not ends or isinstance(limit, int) and all(0 <= e < limit for e in ends))
+            if not inside:
+                raise ShapeError(
+                    "a slice leaves the array", expected=f"inside axis {axis} of {type}", got=(start, size, step)
+                )
+        return TensorType(self.sizes, type.dtype)
+
+    def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
+        """∂x = zeros with g at the places taken."""
+        return (Node(SliceAdjoint(node.inputs[0].shape, self.starts, self.steps), (g,)),)
+
+    @classmethod
+    def from_index(cls, x: Node, index: Any) -> Node:
+        """Return x[index] for integers, slices, None and one Ellipsis, as NumPy reads them."""
+        entries = list(index) if isinstance(index, tuple) else [index]
+        taken = sum_(e is not None and e is not Ellipsis for e in entries)
+        if taken > x.rank or entries.count(Ellipsis) > 1:
+            raise ShapeError("too many indices", expected=f"at most {x.rank}", got=index)
+        if Ellipsis not in entries:
+            entries.append(Ellipsis)
+        at = entries.index(Ellipsis)
+        entries[at : at + 1] = [slice(None)] * (x.rank - taken)
+        starts, sizes, steps, final = [], [], [], []
+        axes = iter(x.shape)
+        for entry in entries:
+            if entry is None:
+                final.append(1)
+                continue
+            start, size, step, keep = _one_axis(entry, next(axes))
+            starts.append(start)
+            sizes.append(size)
+            steps.append(step)
+            final += [size] if keep else []
+        return reshape(Node(cls(tuple(starts), tuple(sizes), tuple(steps)), (x,)), tuple(final))
+
+
+sum_ = sum  # the built-in: `minigraph.ops` has a `sum` of its own
+
+
+def _one_axis(entry: Any, size: Size) -> tuple[int, Size, int, bool]:
+    """Return (start, size, step, whether the axis stays) for one index entry."""
+    if isinstance(entry, slice):
+        if entry == slice(None):
+            return 0, size, 1, True
+        chosen = range(*entry.indices(known(size, "a sliced axis")))
+        return (chosen.start if len(chosen) else 0), len(chosen), chosen.step, True
+    try:
+        position = operator.index(entry)
+    except TypeError:
+        raise ArgumentError(
+            "this index is not supported",
+            expected="integers, slices, None, ...",
+            got=repr(entry),
+            hint="gather(x, indices, axis) takes elements by an array of indices",
+        ) from None
+    limit = known(size, "an indexed axis")
+    if not -limit <= position < limit:
+        raise ShapeError("index out of range", expected=f"-{limit} ≤ index < {limit}", got=position)
+    return position % limit, 1, 1, False
+
+
+@dataclass(frozen=True)
+class SliceAdjoint(Op, name="slice_adjoint"):
+    """Zeros of a shape with x laid into them at starts, steps apart: the adjoint of `slice`."""
+
+    shape: Shape = ()
+    starts: tuple[int, ...] = ()
+    steps: tuple[int, ...] = ()
+    category = "shape"
+
+    def infer(self, x: Any) -> TensorType:
+        """The shape is given; x must fit into it."""
+        type = tensor(x)
+        Slice(self.starts, type.shape, self.steps).infer(TensorType(self.shape, type.dtype))
+        return TensorType(self.shape, type.dtype)
+
+    def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
+        """∂x = the slice of g."""
+        return (Node(Slice(self.starts, node.inputs[0].shape, self.steps), (g,)),)
+
+
+@dataclass(frozen=True)
+class Concat(Op, name="concat"):
+    """Operands one after the other along an axis."""
+
+    axis: int = -1
+    category = "shape"
+
+    def infer(self, *inputs: Any) -> TensorType:
+        """All other axes are equal."""
+        if not inputs:
+            raise ShapeError("concat of nothing", expected="at least one operand")
+        types = [tensor(t) for t in inputs]
+        axis = normalize_axis(self.axis, types[0].rank)
+        rest = {t.shape[:axis] + (0,) + t.shape[axis + 1 :] for t in types if t.rank == types[0].rank}
+        if len(rest) > 1 or any(t.rank != types[0].rank for t in types):
+            raise ShapeError(
+                "operands of concat differ outside its axis",
+                expected=f"equal shapes but for axis {axis}",
+                got=", ".join(map(str, types)),
+            )
+        total = sum_(known(t.shape[axis], "the concatenated axis") for t in types)
+        shape = types[0].shape
+        return TensorType(shape[:axis] + (total,) + shape[axis + 1 :], check_same_dtype("operands", *types))
+
+    def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
+        """∂xᵢ = the i-th piece of g."""
+        pieces = split(g, tuple(known(i.shape[self.axis]) for i in node.inputs), self.axis)
+        return tuple(pieces)
+
+
+@dataclass(frozen=True)
+class Split(Op, name="split"):
+    """x cut along an axis into pieces of the given sizes; the result is a tuple."""
+
+    sizes: tuple[int, ...] = ()
+    axis: int = -1
+    category = "shape"
+
+    def infer(self, x: Any) -> TupleType:
+        """The pieces must make up the axis."""
+        type = tensor(x)
+        axis = normalize_axis(self.axis, type.rank)
+        if sum_(self.sizes) != type.shape[axis]:
+            raise ShapeError("the pieces do not make up the axis", expected=type.shape[axis], got=self.sizes)
+        shapes = (type.shape[:axis] + (s,) + type.shape[axis + 1 :] for s in self.sizes)
+        return TupleType(tuple(TensorType(s, type.dtype) for s in shapes))
+
+    def vjp(self, node: Node, g: tuple[Node | None, ...]) -> tuple[Node | None, ...]:
+        """∂x = the adjoints of the pieces, joined."""
+        types = node.type.items  # type: ignore[union-attr]
+        pieces = [zeros(t.shape, t.dtype) if a is None else a for a, t in zip(g, types, strict=True)]
+        return (concat(pieces, self.axis),)
+
+
+@dataclass(frozen=True)
+class Gather(Op, name="gather"):
+    """Slices of x along an axis, chosen by an integer array; negative indices count from the end."""
+
+    axis: int = 0
+    category = "shape"
+
+    def infer(self, x: Any, indices: Any) -> TensorType:
+        """The axis is replaced by the axes of the indices."""
+        type, index = tensor(x), tensor(indices)
+        if not index.dtype.startswith(("int", "uint")):
+            raise DTypeError("indices must be integers", expected="int64", got=index)
+        axis = normalize_axis(self.axis, type.rank)
+        return TensorType(type.shape[:axis] + index.shape + type.shape[axis + 1 :], type.dtype)
+
+    def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
+        """∂x = zeros with g added at the places taken (twice where an index repeats)."""
+        x, indices = node.inputs
+        return Node(GatherAdjoint(x.shape, self.axis), (g, indices)), None
+
+
+@dataclass(frozen=True)
+class GatherAdjoint(Op, name="gather_adjoint"):
+    """Zeros of a shape with slices of x added along an axis at the indices: the adjoint of `gather`."""
+
+    shape: Shape = ()
+    axis: int = 0
+    category = "shape"
+
+    def infer(self, x: Any, indices: Any) -> TensorType:
+        """The shape is given; x must be what gathering from it gives."""
+        type = TensorType(self.shape, tensor(x).dtype)
+        gathered = Gather(self.axis).infer(type, indices)
+        if gathered != x:
+            raise ShapeError("the adjoint does not fit the indices", expected=gathered, got=x)
+        return type
+
+    def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
+        """∂x = g gathered."""
+        return Node(Gather(self.axis), (g, node.inputs[1])), None
+
+
+@dataclass(frozen=True)
+class OneHot(Op, name="one_hot"):
+    """1 where the new axis' position equals the integer, else 0; all 0 for an integer outside 0 … classes − 1."""
+
+    classes: int = 0
+    axis: int = -1
+    dtype: str = "float32"
+    category = "shape"
+
+    def infer(self, x: Any) -> TensorType:
+        """A new axis of size `classes`."""
+        type = tensor(x)
+        if not type.dtype.startswith(("int", "uint")):
+            raise DTypeError("one_hot needs integers", expected="int64", got=type)
+        axis = normalize_axis(self.axis, type.rank + 1)
+        return TensorType(type.shape[:axis] + (self.classes,) + type.shape[axis:], self.dtype)
+
+    def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
+        """An integer has no gradient."""
+        return (None,)
+
+
+@dataclass(frozen=True)
+class Cast(Op, name="cast"):
+    """The same values in another dtype; floats become integers by cutting off the fraction."""
+
+    dtype: str = "float32"
+    category = "elementwise"
+
+    def infer(self, x: Any) -> TensorType:
+        """Same shape."""
+        return TensorType(tensor(x).shape, check_dtype(self.dtype))
+
+    def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
+        """∂x = g in x's dtype, where both are floats."""
+        x = node.inputs[0]
+        return (cast(g, x.dtype) if is_float(x.dtype) and is_float(self.dtype) else None,)
+
+
+@dataclass(frozen=True)
+class CountOf(Op, name="size"):
+    """The number of elements of x along axes, as a scalar; becomes a constant when the shape is bound."""
+
+    axes: tuple[int, ...] = ()
+    dtype: str = "float32"
+    category = "shape"
+
+    def infer(self, x: Any) -> TensorType:
+        """A scalar."""
+        normalize_axes(self.axes, tensor(x).rank)
+        return TensorType((), check_dtype(self.dtype))
+
+    def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
+        """A count does not depend on values."""
+        return (None,)
+
+
+# --- the functions users call -------------------------------------------------------------------------------------
+
+
+def reshape(x: Operand, shape: Iterable[Any]) -> Node:
+    """Return x's elements under another shape; one entry may be −1.
+
+    >>> from minigraph.ir import variable
+    >>> reshape(variable((2, 6)), (3, -1))
+    <reshape : float32[3,4]>
+    """
+    node, entries = as_node(x), list(shape)
+    if entries.count(-1) > 1:
+        raise ShapeError("only one size can be left open", got=entries)
+    if -1 in entries:
+        at = entries.index(-1)
+        rest = product(check_shape(e for i, e in enumerate(entries) if i != at))
+        total = node.tensor_type.size
+        if isinstance(rest, int) and isinstance(total, int) and (rest == 0 or total % rest):
+            raise ShapeError("the open size is not a whole number", expected=f"{total} elements", got=entries)
+        entries[at] = total // rest
+    sizes = check_shape(entries)
+    return node if sizes == node.shape else Node(Reshape(sizes), (node,))
+
+
+def transpose(x: Operand, axes: Sequence[int] | None = None) -> Node:
+    """Return x with its axes in the order `axes`; reversed by default.
+
+    >>> from minigraph.ir import variable
+    >>> transpose(variable((2, 3, 4)), (0, 2, 1))
+    <transpose : float32[2,4,3]>
+    """
+    node = as_node(x)
+    order = tuple(range(node.rank))[::-1] if axes is None else tuple(normalize_axis(a, node.rank) for a in axes)
+    return Node(Transpose(order), (node,))
+
+
+def broadcast_to(x: Operand, shape: Iterable[Any]) -> Node:
+    """Return x repeated to `shape`.
+
+    >>> broadcast_to(1.0, (2, 3))
+    <broadcast_to : float32[2,3]>
+    """
+    return Node(BroadcastTo(check_shape(shape)), (as_node(x),))
+
+
+def zeros(shape: Iterable[Any], dtype: str = "float32") -> Node:
+    """Return zeros of a shape, which may be symbolic.
+
+    >>> zeros((2, 3))
+    <broadcast_to : float32[2,3]>
+    """
+    zero = Constant.of(0.0 if is_float(dtype) else 0, check_dtype(dtype))
+    return broadcast_to(Node(zero), shape)
+
+
+def squeeze(x: Operand, axes: int | Iterable[int] | None = None) -> Node:
+    """Return x without axes of size 1: those named, or all.
+
+    >>> from minigraph.ir import variable
+    >>> squeeze(variable((2, 1, 3)), 1)
+    <reshape : float32[2,3]>
+    """
+    node = as_node(x)
+    if axes is None:
+        chosen = tuple(i for i, s in enumerate(node.shape) if s == 1)
+    else:
+        chosen = normalize_axes(axes, node.rank)
+    if any(node.shape[a] != 1 for a in chosen):
+        raise ShapeError("only axes of size 1 can be squeezed", expected=f"1 at axes {chosen}", got=node.type)
+    return reshape(node, (s for i, s in enumerate(node.shape) if i not in chosen))
+
+
+def unsqueeze(x: Operand, axes: int | Iterable[int]) -> Node:
+    """Return x with new axes of size 1; `axes` are positions in the result.
+
+    >>> from minigraph.ir import variable
+    >>> unsqueeze(variable((2, 3)), (0, -1))
+    <reshape : float32[1,2,3,1]>
+    """
+    node = as_node(x)
+    new = (axes,) if isinstance(axes, int) else tuple(axes)
+    positions = normalize_axes(new, node.rank + len(new))
+    sizes = iter(node.shape)
+    return reshape(node, [1 if i in positions else next(sizes) for i in range(node.rank + len(new))])
+
+
+def flatten(x: Operand, start: int = 1) -> Node:
+    """Return x with all axes from `start` on folded into one.
+
+    >>> from minigraph.ir import variable
+    >>> flatten(variable((2, 3, 4)))
+    <reshape : float32[2,12]>
+    """
+    node = as_node(x)
+    return reshape(node, (*node.shape[:start], product(node.shape[start:])))
+
+
+def pad(x: Operand, padding: Iterable[Iterable[int]], value: float = 0.0) -> Node:
+    """Return x with constants around it: one pair (before, after) for each axis.
+
+    >>> from minigraph.ir import variable
+    >>> pad(variable((2, 3)), ((0, 0), (1, 2)))
+    <pad : float32[2,6]>
+    """
+    pairs = tuple((int(before), int(after)) for before, after in padding)
+    return Node(Pad(pairs, float(value)), (as_node(x),))
+
+
+def slice_(x: Operand, starts: Sequence[int], stops: Sequence[int], steps: Sequence[int] | None = None) -> Node:
+    """Return x[start:stop:step] on each axis, as NumPy reads it; `node[...]` is the same in brackets.
+
+    >>> from minigraph.ir import variable
+    >>> slice_(variable((4, 6)), (0, 1), (4, 6), (1, 2))
+    <slice : float32[4,3]>
+    """
+    steps = steps or (1,) * len(starts)
+    return as_node(x)[tuple(slice(*limits) for limits in zip(starts, stops, steps, strict=True))]
+
+
+def concat(xs: Iterable[Node], axis: int = -1) -> Node:
+    """Return arrays joined along an axis.
+
+    >>> from minigraph.ir import variable
+    >>> concat([variable((2, 3)), variable((2, 4))])
+    <concat : float32[2,7]>
+    """
+    nodes = tuple(xs)
+    if not nodes:
+        raise ShapeError("concat of nothing", expected="at least one operand")
+    return Node(Concat(normalize_axis(axis, nodes[0].rank)), nodes)
+
+
+def split(x: Operand, sizes: int | Sequence[int], axis: int = -1) -> list[Node]:
+    """Return x cut along an axis: into so many equal pieces, or into pieces of these sizes.
+
+    >>> from minigraph.ir import variable
+    >>> split(variable((2, 6)), 3)[0]
+    <item : float32[2,2]>
+    """
+    node = as_node(x)
+    axis = normalize_axis(axis, node.rank)
+    if isinstance(sizes, int):
+        total = known(node.shape[axis], "the split axis")
+        if sizes < 1 or total % sizes:
+            raise ShapeError("cannot cut into equal pieces", expected=f"a divisor of {total}", got=sizes)
+        sizes = (total // sizes,) * sizes
+    pieces = Node(Split(tuple(int(s) for s in sizes), axis), (node,))
+    return [item(pieces, i) for i in range(len(sizes))]
+
+
+def gather(x: Operand, indices: Operand, axis: int = 0) -> Node:
+    """Return slices of x along `axis` at integer `indices`.
+
+    >>> from minigraph.ir import variable
+    >>> gather(variable((10, 4)), variable((3,), dtype="int64"))
+    <gather : float32[3,4]>
+    """
+    node = as_node(x)
+    return Node(Gather(normalize_axis(axis, node.rank)), (node, as_node(indices)))
+
+
+def one_hot(labels: Operand, classes: int, axis: int = -1, dtype: str = "float32") -> Node:
+    """Return a new axis with 1 at the label and 0 elsewhere; labels out of range give zeros.
+
+    >>> from minigraph.ir import variable
+    >>> one_hot(variable((3,), dtype="int64"), 10)
+    <one_hot : float32[3,10]>
+    """
+    node = as_node(labels)
+    return Node(OneHot(int(classes), normalize_axis(axis, node.rank + 1), check_dtype(dtype)), (node,))
+
+
+def cast(x: Operand, dtype: str) -> Node:
+    """Return x in another dtype.
+
+    >>> cast(1.0, "float64")
+    <cast : float64[]>
+    """
+    node = as_node(x)
+    return node if node.dtype == dtype else Node(Cast(check_dtype(dtype)), (node,))
+
+
+def size(x: Operand, axes: int | Iterable[int] | None = None, dtype: str = "float32") -> Node:
+    """Return the number of elements along `axes` as a scalar, known once the graph is bound.
+
+    >>> from minigraph.ir import variable
+    >>> size(variable((2, 3)), 0)
+    <size : float32[]>
+    """
+    node = as_node(x)
+    return Node(CountOf(normalize_axes(axes, node.rank), dtype), (node,))
