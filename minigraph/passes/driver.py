@@ -1,0 +1,101 @@
+"""The rewrite driver: the only place where a node is replaced.
+
+It carries provenance, counts, times and records, so that the author of a rule writes one function and nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from minigraph.errors import GraphError
+from minigraph.ir.graph import Graph
+from minigraph.ir.node import Node
+from minigraph.ir.origin import inherit
+from minigraph.passes.trace import Rewrite, Step, Trace
+
+# A rule: the node that should stand in this one's place, or None. It sees the node over its new operands.
+Rule: TypeAlias = Callable[[Node], Node | None]
+
+
+class Pass(Protocol):
+    """A graph → graph function with a name: valid in, valid out, same results."""
+
+    @property
+    def name(self) -> str:
+        """The name it has in a pipeline's text."""
+
+    def __call__(self, graph: Graph, trace: Trace) -> Graph:
+        """Return the new graph; record what happened."""
+
+
+def run(pipeline: Sequence[Pass], graph: Graph, trace: Trace | None = None) -> tuple[Graph, Trace]:
+    """Run passes in order and return the last graph with the trace of every step."""
+    trace = trace if trace is not None else Trace()
+    for each in pipeline:
+        start = time.perf_counter()
+        after = each(graph, trace)
+        trace.steps.append(Step(each.name, graph, after, tuple(trace.pending), time.perf_counter() - start))
+        trace.pending.clear()
+        graph = after
+    return graph, trace
+
+
+class Rewriter:
+    """Replaces nodes by rules while a graph is rebuilt, operands first. Passes use it inside `Graph.rebuild`."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.changed = False
+
+    def replace(self, rule: str, old: Node, make: Callable[[], Node | None]) -> Node:
+        """Return what `make` puts in the place of `old`, with its provenance; `old` itself if it makes nothing."""
+        statistics = self.trace.rules[rule]
+        start = time.perf_counter()
+        with inherit(old.origin.rewritten(rule, old.id)):
+            new = make()
+        statistics.seconds += time.perf_counter() - start
+        statistics.tries += 1
+        if new is None or new is old:
+            return old
+        if new.type != old.type:
+            raise GraphError(
+                f"rule {rule} changes a node's type", expected=old.type, got=new.type, where=old.origin.where
+            )
+        statistics.hits += 1
+        self.changed = True
+        self.trace.pending.append(Rewrite(rule, old, new))
+        return new
+
+
+@dataclass(frozen=True)
+class Rewriting:
+    """A pass made of local rules: sweeps over the graph, operands first, until no rule matches."""
+
+    name: str
+    rules: tuple[Rule, ...]
+    max_sweeps: int = 16
+
+    def __call__(self, graph: Graph, trace: Trace) -> Graph:
+        """Return the graph at the fixed point; a GraphError names the rules if there is none."""
+        for _ in range(self.max_sweeps):
+            rewriter = Rewriter(trace)
+            graph = graph.rebuild(lambda node, inputs, r=rewriter: self._apply(node, inputs, r))  # type: ignore[misc]
+            if not rewriter.changed:
+                return graph
+        last = sorted({rewrite.rule for rewrite in trace.pending[-20:]})
+        raise GraphError(
+            f"pass {self.name} found no fixed point in {self.max_sweeps} sweeps",
+            got=f"rules still matching: {', '.join(last)}",
+            hint="two of them probably undo each other",
+        )
+
+    def _apply(self, node: Node, inputs: tuple[Node, ...], rewriter: Rewriter) -> Node:
+        node = node if inputs == node.inputs else node.with_inputs(inputs)
+        for rule in self.rules:
+            new = rewriter.replace(rule.__name__, node, lambda rule=rule, node=node: rule(node))  # type: ignore[misc]
+            if new is not node:
+                return new
+        return node

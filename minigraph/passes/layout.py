@@ -1,0 +1,80 @@
+"""Legalise layouts: kernels exist for channels last only, so channels-first ops get transposes around them.
+
+The simplifier cancels those that meet; what is left in a plain network are two at its edges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from minigraph.ir.node import Node
+from minigraph.ops.conv import Conv2D, Conv2DKernelAdjoint, Conv2DTranspose
+from minigraph.ops.elementwise import Elementwise
+from minigraph.ops.norm import BatchNorm, Moments
+from minigraph.ops.pool import Pool
+from minigraph.ops.shape import Cast, Transpose
+from minigraph.ops.window import NCHW, NHWC
+from minigraph.passes.driver import Rewriting
+from minigraph.passes.simplify import nothing_moved, reshape_of_reshape, transpose_is_reshape, transpose_of_transpose
+
+TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # N,C,H,W → N,H,W,C and back
+KERNEL_TO_LAST, KERNEL_TO_FIRST = (2, 3, 1, 0), (3, 2, 0, 1)  # O,I,H,W → H,W,I,O and back
+
+
+def channels_first_op(node: Node) -> Node | None:
+    """f(x) in N,C,H,W = transpose(f(transpose(x)) in N,H,W,C)."""
+    op = node.op
+    if not isinstance(op, (Conv2D, Conv2DTranspose, Conv2DKernelAdjoint, Pool)) or op.layout != NCHW:
+        return None
+    kernel_at = 1 if isinstance(op, (Conv2D, Conv2DTranspose)) else -1
+    inputs = [
+        Node(Transpose(KERNEL_TO_LAST if i == kernel_at else TO_LAST), (x,)) for i, x in enumerate(node.inputs)
+    ]
+    result = Node(replace(op, layout=NHWC), inputs)
+    return Node(Transpose(KERNEL_TO_FIRST if isinstance(op, Conv2DKernelAdjoint) else TO_FIRST), (result,))
+
+
+def batch_norm_channels_last(node: Node) -> Node | None:
+    """batch_norm over axis 1 of transpose(x) = transpose(batch_norm of x over the axis it came from)."""
+    match node.op, node.inputs:
+        case BatchNorm(axis=axis), (Node(op=Transpose(axes=axes), inputs=(x,)), *rest):
+            return Node(Transpose(axes), (Node(replace(node.op, axis=axes[axis % len(axes)]), (x, *rest)),))
+    return None
+
+
+def moments_of_transpose(node: Node) -> Node | None:
+    """moments(transpose(x)) over axes = moments(x) over the axes they came from, where the rest keeps its order."""
+    match node.op, node.inputs:
+        case Moments(axes=axes), (Node(op=Transpose(axes=order), inputs=(x,)),):
+            left = [order[i] for i in range(len(order)) if i not in axes]
+            if left == sorted(left):
+                return Node(Moments(tuple(sorted(order[a] for a in axes))), (x,))
+    return None
+
+
+def elementwise_of_transposes(node: Node) -> Node | None:
+    """f(transpose(x), transpose(y)) = transpose(f(x, y)); scalars may stand beside."""
+    if not isinstance(node.op, (Elementwise, Cast)):
+        return None
+    orders = {x.op.axes for x in node.inputs if isinstance(x.op, Transpose)}
+    if len(orders) != 1 or any(x.shape != () and not isinstance(x.op, Transpose) for x in node.inputs):
+        return None
+    order = orders.pop()
+    inner = Node(node.op, tuple(x.inputs[0] if isinstance(x.op, Transpose) else x for x in node.inputs))
+    return Node(Transpose(order), (inner,))
+
+
+CHANNELS_LAST = Rewriting(
+    "channels_last",
+    (
+        channels_first_op,
+        batch_norm_channels_last,
+        moments_of_transpose,
+        elementwise_of_transposes,
+        transpose_of_transpose,
+        transpose_is_reshape,
+        reshape_of_reshape,
+        nothing_moved,
+    ),
+    max_sweeps=64,
+)
