@@ -1,0 +1,285 @@
+"""The memory plan: in which order nodes run, how long each value lives, and where in one arena it lies.
+
+Printable, checkable: `print(plan)` shows each step, `plan.check()` proves that no two live buffers overlap.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from minigraph.backends.base import Needs
+from minigraph.errors import GraphError
+from minigraph.ir.graph import Graph
+from minigraph.ir.leaves import Constant, Input, Item, Variable
+from minigraph.ir.node import Node
+from minigraph.ir.types import TensorType, known
+
+ALIGNMENT = 64  # bytes: a cache line, and what vector units want
+# Above this many buffers only the linear-time strategy runs.
+_SMALL = 1500
+
+# A value: a node, and which of its results.
+Value = tuple[Node, int]
+
+
+@dataclass
+class Slot:
+    """A piece of the arena: `nbytes` from `offset` on, in use from step `start` to step `end`, both included."""
+
+    what: str
+    nbytes: int
+    start: int
+    end: int
+    offset: int = -1
+
+
+@dataclass(frozen=True)
+class PlanStep:
+    """One kernel call: the node, its scratch memory, and whether it writes over an operand."""
+
+    node: Node
+    workspace: Slot | None
+    overwrites: Node | None
+
+
+@dataclass
+class Plan:
+    """Steps in order, and the slot of every value that lives in the arena."""
+
+    graph: Graph
+    steps: list[PlanStep]
+    slots: dict[Value, Slot]
+    roots: dict[Node, Value]
+    peak: int = 0
+    lower_bound: int = 0
+    strategy: str = ""
+    all_slots: list[Slot] = field(default_factory=list)
+
+    def check(self) -> Plan:
+        """Return the plan if no two slots that live at the same time overlap; else raise a GraphError."""
+        events: dict[int, tuple[list[Slot], list[Slot]]] = defaultdict(lambda: ([], []))
+        for slot in self.all_slots:
+            events[slot.start][0].append(slot)
+            events[slot.end + 1][1].append(slot)
+        live: dict[int, Slot] = {}
+        for step in sorted(events):
+            begin, end = events[step]
+            for slot in end:
+                live.pop(id(slot), None)
+            for slot in begin:
+                live[id(slot)] = slot
+            # Only new slots can bring an overlap; they are compared with all that live.
+            for slot in begin:
+                _check_against(slot, live.values(), step)
+        return self
+
+    def __str__(self) -> str:
+        number = {node: i for i, node in enumerate(self.graph.nodes)}
+        lines = [
+            f"plan: {len(self.steps)} kernel calls, peak {self.peak:,} bytes (lower bound {self.lower_bound:,}, "
+            f"{self.strategy})",
+            f"{'step':>4}  {'node':<34}{'offset':>12}{'bytes':>12}  {'lives':<12}notes",
+        ]
+        for i, step in enumerate(self.steps):
+            name = f"%{number[step.node]} {step.node.op.name}"
+            notes = f"over %{number[step.overwrites]}" if step.overwrites is not None else ""
+            if step.workspace is not None:
+                notes += f" workspace {step.workspace.nbytes:,} at {step.workspace.offset:,}"
+            for index in range(_results(step.node)):
+                slot = self.slots[step.node, index]
+                lines.append(
+                    f"{i:>4}  {name:<34}{slot.offset:>12,}{slot.nbytes:>12,}  {f'{slot.start}–{slot.end}':<12}{notes}"
+                )
+        return "\n".join(lines)
+
+
+def _check_against(slot: Slot, others: object, step: int) -> None:
+    for other in others:  # type: ignore[attr-defined]
+        apart = slot.offset + slot.nbytes <= other.offset or other.offset + other.nbytes <= slot.offset
+        if other is not slot and not apart:
+            raise GraphError(f"plan: {slot.what} and {other.what} overlap at step {step}", got=(slot, other), where="")
+
+
+def _results(node: Node) -> int:
+    return 1 if isinstance(node.type, TensorType) else len(node.type.items)
+
+
+def _nbytes(node: Node, index: int) -> int:
+    type = node.type if isinstance(node.type, TensorType) else node.type.items[index]
+    return -(-known(type.nbytes, "a planned value's size") // ALIGNMENT) * ALIGNMENT
+
+
+def make_plan(graph: Graph, needs: Callable[[Node], Needs]) -> Plan:
+    """Return the memory plan of a bound graph; `needs` says what each kernel asks for.
+
+    Inputs lie in the arena too, and may be overwritten after their last use; variables and constants do not.
+    """
+    asked = {node: needs(node) for node in graph.nodes if not isinstance(node.op, (Input, Variable, Constant))}
+    roots = _alias_roots(graph, asked)
+    calls = [node for node in asked if asked[node].alias is None]
+    last_use = _last_uses(graph, calls, roots)
+    plan = Plan(graph, [], {}, roots)
+    for node in graph.inputs:
+        plan.slots[node, 0] = _new_slot(plan, node.label, _nbytes(node, 0), -1, last_use.get((node, 0), -1))
+    for step, node in enumerate(calls):
+        _plan_call(plan, node, step, asked[node], last_use)
+    _place(plan)
+    return plan
+
+
+def _new_slot(plan: Plan, what: str, nbytes: int, start: int, end: int) -> Slot:
+    slot = Slot(what, nbytes, start, end)
+    plan.all_slots.append(slot)
+    return slot
+
+
+def _alias_roots(graph: Graph, asked: Mapping[Node, Needs]) -> dict[Node, Value]:
+    """Return for each node the value whose memory it is: itself, or what it is a view of."""
+    roots: dict[Node, Value] = {}
+    for node in graph.nodes:
+        alias = asked[node].alias if node in asked else None
+        if alias is None:
+            roots[node] = (node, 0)
+        elif isinstance(node.op, Item):
+            roots[node] = (node.inputs[0], node.op.index)
+        else:
+            roots[node] = roots[node.inputs[alias]]
+    return roots
+
+
+def _last_uses(graph: Graph, calls: Sequence[Node], roots: Mapping[Node, Value]) -> dict[Value, int]:
+    """Return the last step that reads each value; outputs and update values live to the end."""
+    last: dict[Value, int] = {}
+    for step, node in enumerate(calls):
+        for operand in node.inputs:
+            last[roots[operand]] = step
+    for node in (*graph.outputs.values(), *graph.updates.values()):
+        last[roots[node]] = len(calls)
+    return last
+
+
+def _plan_call(plan: Plan, node: Node, step: int, needs: Needs, last_use: Mapping[Value, int]) -> None:
+    taken = _overwritable(plan, node, step, needs)
+    for index in range(_results(node)):
+        end = last_use.get((node, index), step)
+        if taken is not None:
+            slot = plan.slots[plan.roots[taken]]
+            slot.end = end
+        else:
+            slot = _new_slot(plan, node.label, _nbytes(node, index), step, end)
+        plan.slots[node, index] = slot
+    workspace = None
+    if needs.workspace:
+        size = -(-needs.workspace // ALIGNMENT) * ALIGNMENT
+        workspace = _new_slot(plan, f"workspace of {node.label}", size, step, step)
+    plan.steps.append(PlanStep(node, workspace, taken))
+
+
+def _overwritable(plan: Plan, node: Node, step: int, needs: Needs) -> Node | None:
+    """Return an operand whose memory the result may take over: nothing reads it later, and it has the result's form."""
+    for index in needs.inplace:
+        operand = node.inputs[index]
+        slot = plan.slots.get(plan.roots[operand])
+        if slot is None or slot.end != step or operand.type != node.type:
+            continue
+        # Another operand that is a differently shaped view of the same memory would be overwritten while it is read.
+        same_memory = [i for i in node.inputs if plan.slots.get(plan.roots[i]) is slot]
+        if all(i.type == node.type for i in same_memory):
+            return operand
+    return None
+
+
+# --- where slots lie ----------------------------------------------------------------------------------------------
+
+
+def _place(plan: Plan) -> None:
+    """Give each slot its offset: by the better of two strategies, the second one for small plans only."""
+    steps = len(plan.steps)
+    plan.lower_bound = _most_alive(plan.all_slots, steps)
+    best = _best_fit(plan.all_slots)
+    plan.strategy = "best fit in order of time"
+    if len(plan.all_slots) <= _SMALL and best[1] > plan.lower_bound:
+        other = _largest_first(plan.all_slots)
+        if other[1] < best[1]:
+            best = other
+            plan.strategy = "largest first"
+    for slot, offset in zip(plan.all_slots, best[0], strict=True):
+        slot.offset = offset
+    plan.peak = best[1]
+
+
+def _most_alive(slots: Sequence[Slot], steps: int) -> int:
+    """Return the most bytes alive at one step: no plan with this order can need less."""
+    change = [0] * (steps + 3)
+    for slot in slots:
+        change[slot.start + 1] += slot.nbytes
+        change[slot.end + 2] -= slot.nbytes
+    most = alive = 0
+    for delta in change:
+        alive += delta
+        most = max(most, alive)
+    return most
+
+
+def _best_fit(slots: Sequence[Slot]) -> tuple[list[int], int]:
+    """Allocate in order of time, each slot in the smallest hole that holds it (Knuth, TAOCP vol. 1, 2.5)."""
+    offsets = [0] * len(slots)
+    ends: dict[int, list[int]] = defaultdict(list)
+    holes: dict[int, int] = {}  # offset → size
+    by_end: dict[int, int] = {}  # end of a hole → its offset
+    top = 0
+
+    def release(offset: int, size: int) -> None:
+        if offset + size in holes:  # joins the hole behind
+            size += holes.pop(offset + size)
+            del by_end[offset + size]
+        if offset in by_end:  # joins the hole before
+            before = by_end.pop(offset)
+            size += holes.pop(before)
+            offset = before
+        holes[offset] = size
+        by_end[offset + size] = offset
+
+    order = sorted(range(len(slots)), key=lambda i: slots[i].start)
+    released = -2
+    for i in order:
+        slot = slots[i]
+        for step in range(released + 1, slot.start):
+            for j in ends.pop(step, ()):
+                release(offsets[j], slots[j].nbytes)
+        released = max(released, slot.start - 1)
+        fitting = [(size, offset) for offset, size in holes.items() if size >= slot.nbytes]
+        if fitting:
+            size, offset = min(fitting)
+        else:
+            offset = by_end.get(top, top)  # grow the last hole, if it touches the end
+            size = holes.get(offset, 0)
+        if size:
+            del holes[offset], by_end[offset + size]
+        if size > slot.nbytes:
+            release(offset + slot.nbytes, size - slot.nbytes)
+        offsets[i] = offset
+        top = max(top, offset + slot.nbytes)
+        ends[slot.end].append(i)
+    return offsets, top
+
+
+def _largest_first(slots: Sequence[Slot]) -> tuple[list[int], int]:
+    """Place the largest slots first, each at the lowest offset free for its whole life (Pisarchyk & Lee 2020)."""
+    offsets = [0] * len(slots)
+    placed: list[int] = []
+    top = 0
+    for i in sorted(range(len(slots)), key=lambda i: (-slots[i].nbytes, slots[i].start)):
+        slot = slots[i]
+        alive = [j for j in placed if slots[j].start <= slot.end and slot.start <= slots[j].end]
+        offset = 0
+        for j in sorted(alive, key=lambda j: offsets[j]):
+            if offset + slot.nbytes <= offsets[j]:
+                break
+            offset = max(offset, offsets[j] + slots[j].nbytes)
+        offsets[i] = offset
+        placed.append(i)
+        top = max(top, offset + slot.nbytes)
+    return offsets, top

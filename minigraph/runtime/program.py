@@ -1,0 +1,387 @@
+"""From graph to program: bind sizes, optimise, plan, bind kernels; then a call is a flat list of kernel calls."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from minigraph.backends.base import Backend, Kernel, get
+from minigraph.errors import DataError, DTypeError, GraphError, NonFiniteError, ProgramError, ShapeError, did_you_mean
+from minigraph.ir.graph import Graph, bind
+from minigraph.ir.leaves import Constant, Variable
+from minigraph.ir.node import Node
+from minigraph.ir.types import Dim, TensorType, is_float, known
+from minigraph.ops.norm import BatchNorm
+from minigraph.ops.random import Dropout
+from minigraph.passes import pipelines
+from minigraph.passes.driver import Pass, run
+from minigraph.passes.trace import Trace
+from minigraph.runtime.interpreter import constant_evaluator, explain_non_finite
+from minigraph.runtime.plan import Plan, make_plan
+from minigraph.runtime.profile import Profile, measure
+from minigraph.runtime.state import State
+
+# How many sets of input sizes a program keeps ready.
+KEPT_SIZES = 8
+
+
+def optimize(
+    graph: Graph, state: Mapping[str, Any] | None = None, passes: Iterable[Pass] | None = None
+) -> tuple[Graph, Trace]:
+    """Return the optimised graph and the trace of what each rewrite did.
+
+    With a state, the variables that the graph does not update become constants. `passes` replaces the standard list.
+
+    >>> from minigraph.ir import variable
+    >>> x = variable((3,), name="x")
+    >>> graph, trace = optimize(Graph({"y": x * 1.0 + 0.0}))
+    >>> graph.outputs["y"] is x
+    True
+    """
+    chosen = pipelines.standard(constant_evaluator(), state) if passes is None else list(passes)
+    return run(chosen, graph)
+
+
+def compile(
+    outputs: Graph | Mapping[str, Node],
+    updates: Mapping[Node, Node] | None = None,
+    backend: str | Backend = "numpy",
+    *,
+    check_finite: bool = False,
+    optimize: bool = True,
+) -> Program:
+    """Return a program that computes `outputs` (name → node, or a whole graph) and commits `updates`.
+
+    check_finite: refuse to commit a step whose outputs or updates are not finite, and name the op that made them so.
+
+    >>> from minigraph.ir.leaves import input, variable
+    >>> x, w = input((3,), name="x"), variable((3,), name="w", init=2.0)
+    >>> program = compile({"y": x * w}, updates={w: w + x})
+    >>> state = State.initial([w])
+    >>> program(state, x=[1, 2, 3])["y"], state["w"]
+    (array([2., 4., 6.], dtype=float32), array([3., 4., 5.], dtype=float32))
+    """
+    if isinstance(outputs, Graph):
+        graph = Graph(outputs.outputs, {**outputs.updates, **(updates or {})}, outputs.inputs)
+    else:
+        graph = Graph(outputs, updates)
+    return Program(graph, get(backend), check_finite=check_finite, optimize=optimize)
+
+
+class Program:
+    """A compiled graph: call it with a state and the inputs by name; it returns the outputs by name.
+
+    Sizes are bound by the arrays it is called with, and what was prepared for them is kept. A call allocates nothing but
+    its results. Updates are committed after everything is computed, all or none.
+    """
+
+    def __init__(
+        self, graph: Graph, backend: Backend, *, check_finite: bool = False, optimize: bool = True
+    ) -> None:
+        _refuse_open_modes(graph)
+        self.definition = graph
+        self.backend = backend
+        self.check_finite = check_finite
+        self.optimize = optimize
+        self._lock = threading.Lock()
+        self._prepared: OrderedDict[tuple[tuple[str, int], ...], _Prepared] = OrderedDict()
+        self._latest: _Prepared | None = None
+
+    @property
+    def graph(self) -> Graph:
+        """The optimised graph of the latest call; before the first, of the open sizes."""
+        if self._latest is None and self.definition.symbols:
+            return run(self._passes(), self.definition)[0]
+        return self._any().graph
+
+    @property
+    def trace(self) -> Trace:
+        """What the passes did for the latest call's sizes."""
+        return self._any().trace
+
+    @property
+    def plan(self) -> Plan:
+        """The memory plan of the latest call's sizes."""
+        return self._any().plan
+
+    def _any(self) -> _Prepared:
+        if self._latest is None:
+            if self.definition.symbols:
+                raise ProgramError(
+                    "the program has no sizes yet",
+                    expected="a call, or prepare(N=…)",
+                    got=f"open sizes {', '.join(self.definition.symbols)}",
+                )
+            return self.prepare()
+        return self._latest
+
+    def _passes(self) -> list[Pass]:
+        passes = pipelines.legalise()
+        return passes + pipelines.standard(constant_evaluator()) if self.optimize else passes
+
+    def prepare(self, **sizes: int) -> _Prepared:
+        """Bind sizes, optimise and plan, unless that is done already; return what was prepared."""
+        missing = [s for s in self.definition.symbols if s not in sizes]
+        if missing:
+            raise ProgramError("sizes are missing", expected=", ".join(f"{s}=…" for s in missing), got=sizes)
+        key = tuple(sorted(sizes.items()))
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            graph, trace = run(self._passes(), bind(self.definition, **sizes))
+            prepared = _Prepared(graph, trace, self.backend)
+            self._prepared[key] = prepared
+            if len(self._prepared) > KEPT_SIZES:
+                self._prepared.popitem(last=False)
+        self._prepared.move_to_end(key)
+        self._latest = prepared
+        return prepared
+
+    def __call__(self, state: State | None = None, /, **inputs: Any) -> dict[str, Any]:
+        """Run once: return the outputs as fresh arrays, with the updates committed to `state`.
+
+        Raises a ProgramError for missing or unknown inputs and for two steps at once on one program, a ShapeError or
+        DTypeError for arrays that do not fit; then nothing has changed.
+        """
+        if self.definition.updates:
+            if not self._lock.acquire(blocking=False):
+                raise ProgramError(
+                    "the program is running already", hint="a training program runs one step at a time; give each thread its own"
+                )
+        else:
+            self._lock.acquire()
+        try:
+            return self._run(state, inputs)
+        finally:
+            self._lock.release()
+
+    def _run(self, state: State | None, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        arrays = self._check_inputs(inputs)
+        prepared = self.prepare(**_sizes(self.definition, arrays))
+        bound = prepared.bind(state)
+        for target, value in zip(bound.inputs, arrays.values(), strict=True):
+            np.copyto(target, value, casting="same_kind")
+        with self.backend.running():
+            for kernel in bound.kernels:
+                kernel()
+        if self.check_finite and not bound.finite():
+            self._explain(prepared, state, arrays)
+        results = {name: array.copy() for name, array in bound.outputs}
+        bound.commit()
+        return results
+
+    def _explain(self, prepared: _Prepared, state: State | None, arrays: Mapping[str, Any]) -> None:
+        explain_non_finite(prepared.graph, {**(state or {}), **arrays}, self.backend)
+        raise NonFiniteError("a value is not finite, though each op alone gives finite ones", where="")
+
+    def profile(self, state: State | None = None, /, repeats: int = 10, **inputs: Any) -> Profile:
+        """Return the time of each node, with its FLOPs and bytes; nothing is committed."""
+        with self._lock:
+            arrays = self._check_inputs(inputs)
+            prepared = self.prepare(**_sizes(self.definition, arrays))
+            bound = prepared.bind(state)
+            feed = list(zip(bound.inputs, arrays.values(), strict=True))
+
+            def refill() -> None:
+                for target, value in feed:
+                    np.copyto(target, value, casting="same_kind")
+
+            with self.backend.running():
+                return measure([step.node for step in prepared.plan.steps], bound.kernels, refill, repeats)
+
+    def _check_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the inputs as arrays in the graph's order, or raise."""
+        expected = {node.label: node for node in self.definition.inputs}
+        unknown = [name for name in inputs if name not in expected]
+        if unknown:
+            raise ProgramError(
+                f"no input is called {unknown[0]!r}",
+                expected=", ".join(expected) or "no inputs",
+                got=", ".join(inputs),
+                hint=did_you_mean(unknown[0], list(expected)),
+            )
+        missing = [name for name in expected if name not in inputs]
+        if missing:
+            raise ProgramError("inputs are missing", expected=", ".join(expected), got=", ".join(inputs) or "none")
+        return {name: _check_array(name, inputs[name], node.tensor_type) for name, node in expected.items()}
+
+
+def _refuse_open_modes(graph: Graph) -> None:
+    for node in graph.nodes:
+        if isinstance(node.op, Dropout) or (isinstance(node.op, BatchNorm) and node.op.moving is not None):
+            raise GraphError(
+                f"{node.op.name} means different things in training and in inference",
+                expected="a lowered graph",
+                got="a definition",
+                where=node.origin.where,
+                hint='mg.lower(graph, "training") or mg.lower(graph, "inference") first',
+            )
+
+
+def _check_array(name: str, value: Any, type: TensorType) -> Any:
+    array = np.asarray(value)
+    fits = array.ndim == type.rank and all(
+        isinstance(s, Dim) or s == n for s, n in zip(type.shape, array.shape, strict=False)
+    )
+    if not fits:
+        raise ShapeError(
+            f"input {name!r} has the wrong shape",
+            expected=type,
+            got=f"{array.dtype}[{','.join(map(str, array.shape))}]",
+            hint="the batch axis comes first, channels last" if array.ndim != type.rank else None,
+        )
+    integers = array.dtype.kind in "iub" and type.dtype != "bool"
+    if not integers and not np.can_cast(array.dtype, type.dtype, "same_kind"):
+        raise DTypeError(f"input {name!r} has the wrong dtype", expected=type.dtype, got=array.dtype)
+    return array if np.can_cast(array.dtype, type.dtype, "same_kind") else array.astype(type.dtype)
+
+
+def _sizes(graph: Graph, arrays: Mapping[str, Any]) -> dict[str, int]:
+    """Return the numbers that the arrays give the symbolic sizes; two inputs must agree."""
+    found: dict[str, tuple[int, str]] = {}
+    for node in graph.inputs:
+        for size, number in zip(node.shape, arrays[node.label].shape, strict=True):
+            if isinstance(size, Dim) and len(size.symbols) == 1 and size.coefficient == 1:
+                symbol = size.symbols[0]
+                first = found.setdefault(symbol, (number, node.label))
+                if first[0] != number:
+                    raise DataError(
+                        f"two inputs disagree about the size {symbol}",
+                        expected=f"{first[0]}, from {first[1]!r}",
+                        got=f"{number} in {node.label!r}",
+                    )
+    return {symbol: number for symbol, (number, _) in found.items()}
+
+
+class _Prepared:
+    """What one set of sizes needs: the bound graph, the plan, the arena; and the kernels, bound to a state's arrays."""
+
+    def __init__(self, graph: Graph, trace: Trace, backend: Backend) -> None:
+        self.graph = graph
+        self.trace = trace
+        self.backend = backend
+        self.plan = make_plan(graph, backend.needs)
+        self.arena = backend.allocate(self.plan.peak)
+        self.bound: _Bound | None = None
+
+    def bind(self, state: State | None) -> _Bound:
+        """Return the kernels for a state; they are made anew only when the state's arrays are others."""
+        arrays = self._variables(state)
+        if self.bound is None or any(a is not b for a, b in zip(arrays, self.bound.variables, strict=True)):
+            self.bound = _Bound(self, arrays)
+        return self.bound
+
+    def _variables(self, state: State | None) -> list[Any]:
+        arrays = []
+        for node in self.graph.variables:
+            array = None if state is None else state.get(node.label)
+            if array is None:
+                raise ProgramError(
+                    f"the state has no value for variable {node.label!r}",
+                    expected=str(node.type),
+                    where=node.origin.where,
+                    hint="make one: State.initial(graph.variables, seed=0)",
+                )
+            if array.shape != node.shape or str(array.dtype) != node.dtype:
+                raise ShapeError(
+                    f"the state's {node.label!r} does not fit", expected=node.type, got=f"{array.dtype}{list(array.shape)}"
+                )
+            arrays.append(array)
+        return arrays
+
+
+class _Bound:
+    """Kernels bound to arrays, the input arrays to fill, the output arrays to copy, the updates to commit."""
+
+    def __init__(self, prepared: _Prepared, variables: list[Any]) -> None:
+        self.variables = variables
+        self.backend = prepared.backend
+        self.plan = prepared.plan
+        self.arena = prepared.arena
+        graph = prepared.graph
+        self.arrays: dict[Node, Any] = dict(zip(graph.variables, variables, strict=True))
+        self.items: dict[tuple[Node, int], Any] = {}
+        for node in graph.nodes:
+            self._locate(node)
+        self.kernels: list[Kernel] = [self._kernel(step) for step in self.plan.steps]
+        self.inputs = [self.arrays[node] for node in graph.inputs]
+        self.outputs = [(name, self.arrays[node]) for name, node in graph.outputs.items()]
+        self._targets = [self.arrays[target] for target in graph.updates]
+        self._values = [self.arrays[value] for value in graph.updates.values()]
+        # A value that is itself a variable's memory would change under the commits before it: it is set aside first.
+        shared = [i for i, v in enumerate(graph.updates.values()) if isinstance(self.plan.roots[v][0].op, Variable)]
+        self._aside = [(np.empty_like(self._values[i]), self._values[i]) for i in shared]
+        for i, (copy, _) in zip(shared, self._aside, strict=True):
+            self._values[i] = copy
+        floats = [a for a in (*self._values, *(a for _, a in self.outputs)) if is_float(str(a.dtype))]
+        self._checked = [(a, np.empty(a.shape, bool)) for a in floats]
+
+    def _locate(self, node: Node) -> None:
+        """Give a node's value its array: in the arena, as a view of another value, or as a constant's own."""
+        if isinstance(node.op, Variable):
+            return
+        if isinstance(node.op, Constant):
+            self.arrays[node] = self.backend.from_bytes(node.op.data, _numbers(node.op.type), node.op.type.dtype)
+            return
+        root = self.plan.roots[node]
+        if root != (node, 0):
+            base = self.items.get(root)
+            base = self.arrays[root[0]] if base is None else base
+            self.arrays[node] = base.reshape(_numbers(node.tensor_type))
+        elif isinstance(node.type, TensorType):
+            self.arrays[node] = self._view(node, 0, node.type)
+        else:
+            views = [self._view(node, i, t) for i, t in enumerate(node.type.items)]
+            self.items.update({(node, i): v for i, v in enumerate(views)})
+            self.arrays[node] = tuple(views)
+
+    def _view(self, node: Node, index: int, type: TensorType) -> Any:
+        return self.backend.view(self.arena, self.plan.slots[node, index].offset, _numbers(type), type.dtype)
+
+    def _kernel(self, step: Any) -> Kernel:
+        offset, size = (step.workspace.offset, step.workspace.nbytes) if step.workspace is not None else (0, 0)
+        node = step.node
+        return self.backend.kernel(
+            node, [self.arrays[i] for i in node.inputs], self.arrays[node], self.arena[offset : offset + size]
+        )
+
+    def finite(self) -> bool:
+        """Tell whether all outputs and update values are finite."""
+        return all(bool(np.isfinite(a, out=flags).all()) for a, flags in self._checked)
+
+    def commit(self) -> None:
+        """Write all updates; an interrupt in between lets them all be written before it goes on."""
+        for copy, source in self._aside:
+            np.copyto(copy, source)
+        try:
+            self._write()
+        except BaseException:
+            self._write()
+            raise
+
+    def _write(self) -> None:
+        for target, value in zip(self._targets, self._values, strict=True):
+            np.copyto(target, value)
+
+
+def _numbers(type: TensorType) -> tuple[int, ...]:
+    return tuple(known(s) for s in type.shape)
+
+
+def evaluate(outputs: Node | Iterable[Node], state: State | None = None, /, **inputs: Any) -> Any:
+    """Return the value of a node (or of several, as a list): compile, run once, forget. For looking at small things.
+
+    >>> from minigraph.ops import constant, sqrt
+    >>> evaluate(sqrt(constant([1.0, 4.0])))
+    array([1., 2.], dtype=float32)
+    """
+    nodes = [outputs] if isinstance(outputs, Node) else list(outputs)
+    graph = Graph({str(i): node for i, node in enumerate(nodes)})
+    if state is None and graph.variables:
+        state = State.initial(graph.variables)
+    results = compile(graph)(state, **inputs)
+    values = [results[str(i)] for i in range(len(nodes))]
+    return values[0] if isinstance(outputs, Node) else values
