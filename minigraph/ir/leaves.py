@@ -38,8 +38,9 @@ class Input(Op, name="input"):
 class Variable(Op, name="variable"):
     """A value that lives in a `State` under its label, between calls.
 
-    `init` makes the first value; `trainable` variables are what an optimiser updates, the others (moving averages,
-    counters) are updated by the graph itself. Labels are unique in a graph, so a label is an identity.
+    `init` makes the first value: a number, or a registered initialiser; `trainable` variables are what an optimiser updates, the others (moving averages,
+    counters) are updated by the graph itself. `regularizer` makes the penalty that training adds to the loss. Labels are
+    unique in a graph, so a label is an identity.
     """
 
     category = "variable"
@@ -47,6 +48,7 @@ class Variable(Op, name="variable"):
     type: TensorType
     init: Any = None
     trainable: bool = True
+    regularizer: Any = None
 
     def infer(self) -> Type:
         """Return the declared type."""
@@ -148,9 +150,15 @@ def input(shape: tuple[Any, ...], dtype: str = "float32", name: str = "input") -
 
 
 def variable(
-    shape: tuple[Any, ...], *, name: str = "variable", init: Any = None, dtype: str = "float32", trainable: bool = True
+    shape: tuple[Any, ...],
+    *,
+    name: str = "variable",
+    init: Any = None,
+    dtype: str = "float32",
+    trainable: bool = True,
+    regularizer: Any = None,
 ) -> Node:
-    """Return a variable node; `init` is an initialiser (see `minigraph.layers.initializers`) or None.
+    """Return a variable node; `init` is a number, an initialiser (see `minigraph.layers.initializers`) or None.
 
     >>> variable((3,), name="w")
     <w : float32[3]>
@@ -158,7 +166,7 @@ def variable(
     from minigraph.ir.types import check_shape
 
     type = TensorType(check_shape(shape), check_dtype(dtype))
-    return Node(Variable(check_label(name), type, init, trainable))
+    return Node(Variable(check_label(name), type, init, trainable, regularizer))
 
 
 def check_label(label: str) -> str:

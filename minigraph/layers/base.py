@@ -1,0 +1,91 @@
+"""What a layer is: a function from nodes to nodes that makes its variables at the first call and keeps them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+from minigraph.errors import ArgumentError, did_you_mean
+from minigraph.ir.leaves import check_label, unique_name, variable
+from minigraph.ir.node import Node
+from minigraph.ir.origin import current, scope
+from minigraph.ir.types import Size, known
+from minigraph.layers import initializers, regularizers
+
+
+class Layer:
+    """Base of layers. `call` makes nodes; variables made with `self.variable` are shared by all calls of one layer.
+
+    Calling a layer computes nothing: it adds nodes to the graph, inside a scope with the layer's name.
+    """
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = check_label(name) if name is not None else unique_name(_snake_case(type(self).__name__))
+        self.variables: dict[str, Node] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _helpful(cls.__init__)  # type: ignore[method-assign]
+
+    def __call__(self, inputs: Any) -> Any:
+        """Return the layer's output node for an input node (a list of nodes for layers that merge)."""
+        for node in inputs if isinstance(inputs, (list, tuple)) else [inputs]:
+            if not isinstance(node, Node):
+                raise ArgumentError(
+                    f"{self.name} was called with something that is not a node",
+                    expected="nodes, from mg.Input or other layers",
+                    got=type(node).__name__,
+                    hint="arrays go into model.predict, or into a program",
+                )
+        with scope(self.name):
+            return self.call(inputs)
+
+    def call(self, inputs: Any) -> Any:
+        """Make the layer's nodes; subclasses give it."""
+        raise NotImplementedError
+
+    def variable(
+        self, name: str, shape: tuple[Size, ...], init: Any, *, trainable: bool = True, regularizer: Any = None,
+        dtype: str = "float32",
+    ) -> Node:  # fmt: skip
+        """Return the layer's variable `name`, made at the first call."""
+        if name not in self.variables:
+            sizes = tuple(known(s, f"{self.name}: a size of {name}") for s in shape)
+            self.variables[name] = variable(
+                sizes, name=f"{current().scope}/{name}", init=initializers.get(init), dtype=dtype, trainable=trainable,
+                regularizer=regularizers.get(regularizer),
+            )  # fmt: skip
+        return self.variables[name]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.replace("2D", "2d")).lower()
+
+
+def _helpful(init: Callable[..., None]) -> Callable[..., None]:
+    """Wrap a constructor: a wrong argument says which one was probably meant."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            signature.bind(self, *args, **kwargs)
+        except TypeError as error:
+            names = [p for p in signature.parameters if p != "self"]
+            unknown = [k for k in kwargs if k not in names]
+            raise ArgumentError(
+                f"{type(self).__name__}: {error}",
+                expected=", ".join(names),
+                got=", ".join(unknown) or f"{len(args)} positional arguments",
+                hint=did_you_mean(unknown[0], names) if unknown else None,
+            ) from None
+        init(self, *args, **kwargs)
+
+    return wrapped
