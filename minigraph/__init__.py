@@ -1,2 +1,52 @@
-"""minigraph."""
+"""minigraph: define a model once, as a graph; compile it into a program that trains and one that infers; see every step.
+
+>>> import minigraph as mg
+>>> x = mg.Input((3,), name="x")
+>>> print(mg.Graph({"y": mg.ops.relu(x)}))
+graph {
+  %0 = input("x") : float32[N,3]
+  %1 = relu(%0) : float32[N,3]
+  return y=%1
+}
+"""
+
+from typing import Any
+
+from minigraph import errors, layers, losses, metrics, ops, optimizers
+from minigraph.autodiff import gradients
+from minigraph.ir import Graph, Node, bind, fresh_names, parse, scope, symbol, variable, verify
+from minigraph.layers import Input
+from minigraph.ops import constant
+from minigraph.passes import Trace, lower
+from minigraph.runtime import Program, State, compile, evaluate, optimize
+from minigraph.training import Model
+from minigraph.training import callbacks as callbacks
+
 __version__ = "0.1.0"
+
+# Loaded when first asked for, so that `import minigraph` needs NumPy only and stays fast.
+_LAZY = {
+    "data": "minigraph.data",
+    "datasets": "minigraph.datasets",
+    "load_model": "minigraph.training.checkpoint",
+    "render": "minigraph.viz",
+    "testing": "minigraph.testing",
+    "viz": "minigraph.viz",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'minigraph' has no attribute {name!r}")
+    import importlib
+
+    module = importlib.import_module(_LAZY[name])
+    return module if _LAZY[name].endswith(f".{name}") else getattr(module, name)
+
+
+__all__ = [
+    "Graph", "Input", "Model", "Node", "Program", "State", "Trace", "bind", "callbacks", "compile", "constant",
+    "data", "datasets", "errors", "evaluate", "fresh_names", "gradients", "layers", "load_model", "losses", "lower",
+    "metrics", "ops", "optimize", "optimizers", "parse", "render", "scope", "symbol", "testing", "variable", "verify",
+    "viz",
+]  # fmt: skip

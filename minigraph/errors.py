@@ -6,8 +6,12 @@ exception a Python programmer would expect (`ShapeError` is a `ValueError`), so 
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -109,3 +113,38 @@ def did_you_mean(word: str, candidates: list[str]) -> str | None:
 
     close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.5)
     return f"did you mean {close[0]}=?" if close else None
+
+
+def explain_arguments(init: Callable[..., None]) -> Callable[..., None]:
+    """Wrap a constructor so that a wrong argument raises an ArgumentError that says which one was probably meant.
+
+    >>> class Layer:
+    ...     @explain_arguments
+    ...     def __init__(self, strides=1): ...
+    >>> Layer(stride=2)
+    Traceback (most recent call last):
+    ...
+    minigraph.errors.ArgumentError: Layer: got an unexpected keyword argument 'stride'
+      expected: strides
+      got:      stride
+      at:       <doctest ...>:1
+      hint:     did you mean strides=?
+    """
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            signature.bind(self, *args, **kwargs)
+        except TypeError as error:
+            names = [p for p in signature.parameters if p != "self"]
+            unknown = [k for k in kwargs if k not in names]
+            raise ArgumentError(
+                f"{type(self).__name__}: {error}",
+                expected=", ".join(names) or "no arguments",
+                got=", ".join(unknown) or f"{len(args)} positional and {len(kwargs)} keyword arguments",
+                hint=did_you_mean(unknown[0], names) if unknown else None,
+            ) from None
+        init(self, *args, **kwargs)
+
+    return wrapped

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from minigraph import ops
 from minigraph.errors import ArgumentError, ShapeError, did_you_mean
 from minigraph.ir.leaves import input as input_
 from minigraph.ir.node import Node
+from minigraph.ir.op import configuration
 from minigraph.ir.types import known
 
 # Probabilities are kept this far from 0 and 1, as in Keras, so that logarithms stay finite.
@@ -45,6 +47,8 @@ def _same_shape(y_true: Node, y_pred: Node) -> None:
         raise ShapeError("labels and predictions differ in shape", expected=y_pred.type, got=y_true.type)
 
 
+@configuration("sparse_categorical_crossentropy")
+@dataclass(frozen=True)
 class SparseCategoricalCrossentropy(Loss):
     """Cross-entropy with integer labels: −ln p of the right class.
 
@@ -53,12 +57,9 @@ class SparseCategoricalCrossentropy(Loss):
     <mean : float32[]>
     """
 
-    def __init__(
-        self, from_logits: bool = False, ignore_class: int | None = None, label_smoothing: float = 0.0
-    ) -> None:
-        self.from_logits = from_logits
-        self.ignore_class = ignore_class
-        self.label_smoothing = label_smoothing
+    from_logits: bool = False
+    ignore_class: int | None = None
+    label_smoothing: float = 0.0
 
     def __call__(self, y_true: Node, y_pred: Node) -> Node:
         """Return the mean over the examples that are not ignored."""
@@ -88,6 +89,8 @@ class SparseCategoricalCrossentropy(Loss):
         return known(prediction.shape[-1]) if self.ignore_class is None else None
 
 
+@configuration("categorical_crossentropy")
+@dataclass(frozen=True)
 class CategoricalCrossentropy(Loss):
     """Cross-entropy with a probability for each class as label.
 
@@ -96,9 +99,8 @@ class CategoricalCrossentropy(Loss):
     <mean : float32[]>
     """
 
-    def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
-        self.from_logits = from_logits
-        self.label_smoothing = label_smoothing
+    from_logits: bool = False
+    label_smoothing: float = 0.0
 
     def call(self, y_true: Node, y_pred: Node) -> Node:
         """Return −Σ t·ln p."""
@@ -110,6 +112,8 @@ class CategoricalCrossentropy(Loss):
         return -ops.sum(targets * ops.log(ops.clip(scaled, EPSILON, 1.0 - EPSILON)), -1)
 
 
+@configuration("binary_crossentropy")
+@dataclass(frozen=True)
 class BinaryCrossentropy(Loss):
     """Cross-entropy of independent yes/no labels, averaged over the last axis.
 
@@ -118,9 +122,8 @@ class BinaryCrossentropy(Loss):
     <mean : float32[]>
     """
 
-    def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
-        self.from_logits = from_logits
-        self.label_smoothing = label_smoothing
+    from_logits: bool = False
+    label_smoothing: float = 0.0
 
     def call(self, y_true: Node, y_pred: Node) -> Node:
         """Return −t·ln p − (1 − t)·ln(1 − p); from logits as softplus(z) − t·z, which cannot overflow."""
@@ -134,6 +137,8 @@ class BinaryCrossentropy(Loss):
         return -ops.mean(t * ops.log(p) + (1.0 - t) * ops.log(1.0 - p), -1)
 
 
+@configuration("mean_squared_error")
+@dataclass(frozen=True)
 class MeanSquaredError(Loss):
     """The squared difference, averaged over the last axis.
 

@@ -15,8 +15,10 @@ from minigraph import ops
 from minigraph.errors import ArgumentError, did_you_mean
 from minigraph.ir.leaves import Constant, variable
 from minigraph.ir.node import Node, as_node
+from minigraph.ir.op import configuration
 
 Pairs = Sequence[tuple[Node, Node]]  # (variable, gradient)
+Schedule = Callable[[Node], Node]  # from the step count, a float32 scalar, to the learning rate
 ITERATIONS = "optimizer/iterations"
 LEARNING_RATE = "optimizer/learning_rate"
 
@@ -24,6 +26,7 @@ LEARNING_RATE = "optimizer/learning_rate"
 # --- schedules: from the step count (a float32 node) to the learning rate -------------------------------------------
 
 
+@configuration("cosine_decay")
 @dataclass(frozen=True)
 class CosineDecay:
     """From the initial rate to alpha times it along half a cosine, after a linear warm-up (Loshchilov & Hutter 2017).
@@ -49,6 +52,7 @@ class CosineDecay:
         return ops.where(step < float(self.warmup_steps), (step + 1.0) * (rate / self.warmup_steps), decayed)
 
 
+@configuration("exponential_decay")
 @dataclass(frozen=True)
 class ExponentialDecay:
     """initial · rate^(step / steps); with `staircase` the exponent is rounded down: a step decay.
@@ -70,6 +74,7 @@ class ExponentialDecay:
         return ops.pow(as_node(self.decay_rate, step), exponent) * self.initial_learning_rate
 
 
+@configuration("piecewise_constant_decay")
 @dataclass(frozen=True)
 class PiecewiseConstantDecay:
     """values[i] up to and including step boundaries[i], the last value after them.
@@ -93,6 +98,7 @@ class PiecewiseConstantDecay:
         return rate
 
 
+@configuration("warmup")
 @dataclass(frozen=True)
 class Warmup:
     """A linear rise over `steps` steps to whatever `then` says: a number, or a schedule counted from the start.
@@ -110,32 +116,29 @@ class Warmup:
         return ops.minimum((step + 1.0) * (1.0 / max(1, self.steps)), 1.0) * target
 
 
-Schedule = Callable[[Node], Node]
-
-
 # --- optimisers -----------------------------------------------------------------------------------------------------
 
 
 class Optimizer:
-    """Base: learning rate, step count, clipping. Subclasses say what happens to one variable in `step`.
+    """Base: learning rate, step count, clipping, weight decay. Subclasses say what happens to one variable in `step`.
 
     learning_rate: a number or a schedule. The variable `optimizer/learning_rate` in the state holds the number (or a
-    factor for the schedule, 1 at first), so that callbacks can change it between steps.
+    factor for the schedule, 1 at first), so that callbacks can change it between steps. weight_decay: decoupled, each
+    variable shrinks by rate·decay before its step. global_clipnorm: the largest common norm of all gradients.
     """
 
-    def __init__(
-        self,
-        learning_rate: float | Schedule,
-        global_clipnorm: float | None = None,
-        weight_decay: float | None = None,
-    ) -> None:
-        if not callable(learning_rate) and not learning_rate >= 0:
-            raise ArgumentError("bad learning rate", expected="a number ≥ 0 or a schedule", got=learning_rate)
-        if global_clipnorm is not None and not global_clipnorm > 0:
-            raise ArgumentError("bad global_clipnorm", expected="a number > 0", got=global_clipnorm)
-        self.learning_rate = learning_rate
-        self.global_clipnorm = global_clipnorm
-        self.weight_decay = weight_decay
+    learning_rate: float | Schedule
+    weight_decay: float | None
+    global_clipnorm: float | None
+
+    def __post_init__(self) -> None:
+        if not callable(self.learning_rate) and not self.learning_rate >= 0:
+            raise ArgumentError("bad learning rate", expected="a number ≥ 0 or a schedule", got=self.learning_rate)
+        if self.global_clipnorm is not None and not self.global_clipnorm > 0:
+            raise ArgumentError("bad global_clipnorm", expected="a number > 0", got=self.global_clipnorm)
+        for name in ("momentum", "beta_1", "beta_2", "rho"):
+            if not 0 <= getattr(self, name, 0.0) <= 1:
+                raise ArgumentError(f"bad {name}", expected=f"0 ≤ {name} ≤ 1", got=getattr(self, name))
 
     def updates(self, pairs: Pairs) -> dict[Node, Node]:
         """Return all updates of one step: variables, slots, step count.
@@ -186,6 +189,8 @@ class Optimizer:
         return [(v, g * ops.cast(factor, g.dtype)) for v, g in pairs]
 
 
+@configuration("sgd")
+@dataclass(frozen=True)
 class SGD(Optimizer):
     """Gradient descent with momentum: m ← μ·m − rate·g, w ← w + m; Nesterov's form looks ahead (Sutskever et al. 2013).
 
@@ -193,15 +198,11 @@ class SGD(Optimizer):
     0.9
     """
 
-    def __init__(
-        self, learning_rate: float | Schedule = 0.01, momentum: float = 0.0, nesterov: bool = False,
-        weight_decay: float | None = None, global_clipnorm: float | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(learning_rate, global_clipnorm, weight_decay)
-        if not 0 <= momentum <= 1:
-            raise ArgumentError("bad momentum", expected="0 ≤ momentum ≤ 1", got=momentum)
-        self.momentum = momentum
-        self.nesterov = nesterov
+    learning_rate: float | Schedule = 0.01
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float | None = None
+    global_clipnorm: float | None = None
 
     def step(
         self, target: Node, value: Node, gradient: Node, rate: Node, count: Node
@@ -215,6 +216,8 @@ class SGD(Optimizer):
         return {slot: velocity}, value + (velocity * self.momentum - move if self.nesterov else velocity)
 
 
+@configuration("adam")
+@dataclass(frozen=True)
 class Adam(Optimizer):
     """Adaptive moments (Kingma & Ba 2015): w ← w − rate·√(1−β₂ᵗ)/(1−β₁ᵗ) · m/(√v + ε).
 
@@ -222,12 +225,12 @@ class Adam(Optimizer):
     0.999
     """
 
-    def __init__(
-        self, learning_rate: float | Schedule = 0.001, beta_1: float = 0.9, beta_2: float = 0.999,
-        epsilon: float = 1e-7, weight_decay: float | None = None, global_clipnorm: float | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(learning_rate, global_clipnorm, weight_decay)
-        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+    learning_rate: float | Schedule = 0.001
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
+    weight_decay: float | None = None
+    global_clipnorm: float | None = None
 
     def step(
         self, target: Node, value: Node, gradient: Node, rate: Node, count: Node
@@ -242,6 +245,8 @@ class Adam(Optimizer):
         return {m: first, v: second}, value - move
 
 
+@configuration("adamw")
+@dataclass(frozen=True)
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019): w ← w·(1 − rate·decay) before Adam's move.
 
@@ -249,13 +254,11 @@ class AdamW(Adam):
     0.004
     """
 
-    def __init__(
-        self, learning_rate: float | Schedule = 0.001, weight_decay: float = 0.004, beta_1: float = 0.9,
-        beta_2: float = 0.999, epsilon: float = 1e-7, global_clipnorm: float | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(learning_rate, beta_1, beta_2, epsilon, weight_decay, global_clipnorm)
+    weight_decay: float | None = 0.004
 
 
+@configuration("rmsprop")
+@dataclass(frozen=True)
 class RMSprop(Optimizer):
     """Gradients divided by a moving root mean square (Tieleman & Hinton 2012), with optional momentum and centring.
 
@@ -263,12 +266,13 @@ class RMSprop(Optimizer):
     0.9
     """
 
-    def __init__(
-        self, learning_rate: float | Schedule = 0.001, rho: float = 0.9, momentum: float = 0.0, epsilon: float = 1e-7,
-        centered: bool = False, weight_decay: float | None = None, global_clipnorm: float | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(learning_rate, global_clipnorm, weight_decay)
-        self.rho, self.momentum, self.epsilon, self.centered = rho, momentum, epsilon, centered
+    learning_rate: float | Schedule = 0.001
+    rho: float = 0.9
+    momentum: float = 0.0
+    epsilon: float = 1e-7
+    centered: bool = False
+    weight_decay: float | None = None
+    global_clipnorm: float | None = None
 
     def step(
         self, target: Node, value: Node, gradient: Node, rate: Node, count: Node

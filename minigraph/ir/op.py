@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from minigraph.errors import GradientError, GraphError
+from minigraph.errors import GradientError, GraphError, explain_arguments
 from minigraph.ir.types import Dim, Size, TensorType, Type, known
 
 if TYPE_CHECKING:
@@ -86,5 +86,16 @@ def attribute(name: str) -> Any:
         ATTRIBUTES[name] = cls
         cls.text_name = name  # type: ignore[attr-defined]
         return cls
+
+    return register
+
+
+def configuration(name: str) -> Any:
+    """Register a dataclass that users make themselves (an optimiser, a loss): as `attribute`, with wrong arguments explained."""
+
+    def register(cls: type[_A]) -> type[_A]:
+        cls.__init__ = explain_arguments(cls.__init__)  # type: ignore[method-assign, misc]
+        registered: type[_A] = attribute(name)(cls)
+        return registered
 
     return register

@@ -61,6 +61,19 @@ def parse(text: str) -> Graph:
     return _Parser(text).graph()
 
 
+def parse_value(text: str) -> Any:
+    """Return one attribute's value, as `printer.value_text` wrote it.
+
+    >>> parse_value("(1, 2.5, none)")
+    (1, 2.5, None)
+    """
+    parser = _Parser(text)
+    value = _plain(parser.value())
+    if parser.token.kind != "end":
+        parser.fail("the end of the text")
+    return value
+
+
 class _Parser:
     """One method a rule of the grammar."""
 

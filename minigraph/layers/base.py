@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import re
-from collections.abc import Callable
 from typing import Any
 
-from minigraph.errors import ArgumentError, did_you_mean
+from minigraph.errors import ArgumentError, explain_arguments
 from minigraph.ir.leaves import check_label, unique_name, variable
 from minigraph.ir.node import Node
 from minigraph.ir.origin import current, scope
@@ -29,7 +26,7 @@ class Layer:
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "__init__" in cls.__dict__:
-            cls.__init__ = _helpful(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = explain_arguments(cls.__init__)  # type: ignore[method-assign]
 
     def __call__(self, inputs: Any) -> Any:
         """Return the layer's output node for an input node (a list of nodes for layers that merge)."""
@@ -68,24 +65,3 @@ class Layer:
 def _snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.replace("2D", "2d")).lower()
 
-
-def _helpful(init: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a constructor: a wrong argument says which one was probably meant."""
-    signature = inspect.signature(init)
-
-    @functools.wraps(init)
-    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
-        try:
-            signature.bind(self, *args, **kwargs)
-        except TypeError as error:
-            names = [p for p in signature.parameters if p != "self"]
-            unknown = [k for k in kwargs if k not in names]
-            raise ArgumentError(
-                f"{type(self).__name__}: {error}",
-                expected=", ".join(names),
-                got=", ".join(unknown) or f"{len(args)} positional arguments",
-                hint=did_you_mean(unknown[0], names) if unknown else None,
-            ) from None
-        init(self, *args, **kwargs)
-
-    return wrapped

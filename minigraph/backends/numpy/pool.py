@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minigraph.backends.numpy.elementwise import as_bits, mask_bits
 from minigraph.backends.numpy.registry import Array, Call, Kernel, align, kernel, shape_of
 from minigraph.backends.numpy.window import Tap, pixels, taps
 from minigraph.ir.node import Node
@@ -65,41 +66,47 @@ def _largest_bytes(windows: tuple[int, ...], itemsize: int) -> int:
     return _top_bytes(windows, itemsize) + 2 * align(int(np.prod(windows)))
 
 
-def _adjoint_workspace(node: Node) -> int:
-    windows = shape_of(node.inputs[1].type)
-    return _largest_bytes(windows, DTYPES[node.dtype]) + _top_bytes(windows, DTYPES[node.dtype])
+def _select_bytes(windows: tuple[int, ...], itemsize: int) -> int:
+    """Workspace: what finding the largest takes, and one array over the windows."""
+    return _largest_bytes(windows, itemsize) + _top_bytes(windows, itemsize)
 
 
-@kernel(pool.MaxPool2DAdjoint, workspace=_adjoint_workspace)
+@kernel(pool.MaxPool2DAdjoint, workspace=lambda node: _select_bytes(shape_of(node.inputs[1].type), DTYPES[node.dtype]))
 def _max_pool2d_adjoint(call: Call) -> Kernel:
     (x, g), out = call.inputs, call.output
     begin, places, mask = _first_largest(call, x, g.shape)
     start = _largest_bytes(g.shape, g.itemsize)
     share = call.workspace[start : start + g.size * g.itemsize].view(g.dtype).reshape(g.shape)
+    bits, shares = as_bits(g), as_bits(share)
 
     def run() -> None:
         begin()
         out.fill(0)
         for p in places:
-            part, target = pixels(share, p.outside), pixels(out, p.inside)
-            np.multiply(pixels(g, p.outside), mask(p), out=part)
-            np.add(target, part, out=target)
+            part, target = pixels(shares, p.outside), pixels(out, p.inside)
+            mask_bits(mask(p), part)
+            np.bitwise_and(part, pixels(bits, p.outside), out=part)
+            np.add(target, pixels(share, p.outside), out=target)
 
     return run
 
 
-@kernel(
-    pool.MaxPool2DSelect, workspace=lambda node: _largest_bytes(shape_of(node.type), DTYPES[node.dtype])
-)
+@kernel(pool.MaxPool2DSelect, workspace=lambda node: _select_bytes(shape_of(node.type), DTYPES[node.dtype]))
 def _max_pool2d_select(call: Call) -> Kernel:
     (x, y), out = call.inputs, call.output
     begin, places, mask = _first_largest(call, x, out.shape)
+    start = _largest_bytes(out.shape, out.itemsize)
+    source, bits = as_bits(y), as_bits(out)
+    chosen = call.workspace[start : start + out.nbytes].view(bits.dtype).reshape(out.shape)
 
     def run() -> None:
         begin()
         out.fill(0)
         for p in places:
-            np.copyto(pixels(out, p.outside), pixels(y, p.inside), where=mask(p))
+            mask_bits(mask(p), pixels(chosen, p.outside))
+            target, found = pixels(chosen, p.outside), pixels(bits, p.outside)
+            np.bitwise_and(target, pixels(source, p.inside), out=target)
+            np.bitwise_or(found, target, out=found)
 
     return run
 

@@ -1,0 +1,173 @@
+"""The training loop: epochs, batches, callbacks, interrupts, and where a resumed run goes on."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from minigraph.data import Batches
+from minigraph.errors import ArgumentError, NonFiniteError
+from minigraph.training.callbacks import Callback, History, TerminateOnNaN
+from minigraph.training.progress import ProgressLine
+
+if TYPE_CHECKING:
+    from minigraph.training.model import Model
+
+
+@dataclass
+class Progress:
+    """How far a fit is: the next epoch and batch, and what is known of the running epoch.
+
+    `totals`: sums of loss and metrics, weighted by batch sizes, over `samples` examples. Together with the state (which
+    holds step count, slots, averages and random counters) it is all that an exact resume needs: the order of the data
+    is a function of seed and epoch.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    samples: int = 0
+    totals: dict[str, float] = field(default_factory=dict)
+    history: dict[str, list[float]] = field(default_factory=dict)
+    callbacks: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, logs: Mapping[str, Any], samples: int) -> None:
+        """Take in one batch."""
+        for name, value in logs.items():
+            self.totals[name] = self.totals.get(name, 0.0) + float(value) * samples
+        self.samples += samples
+        self.batch += 1
+
+    def means(self) -> dict[str, float]:
+        """Return the means over the epoch so far."""
+        return {name: total / max(1, self.samples) for name, total in self.totals.items()}
+
+    def next_epoch(self) -> None:
+        """Begin a new epoch."""
+        self.epoch, self.batch, self.samples, self.totals = self.epoch + 1, 0, 0, {}
+
+
+class Loop:
+    """One call of fit."""
+
+    def __init__(
+        self, model: Model, batches: Batches, validation: Any, epochs: int, callbacks: Sequence[Callback],
+        verbose: str | int,
+    ) -> None:  # fmt: skip
+        if epochs < 0:
+            raise ArgumentError("bad epochs", expected="an integer ≥ 0", got=epochs)
+        self.model = model
+        self.batches = batches
+        self.validation = validation
+        self.epochs = epochs
+        self.history = History()
+        self.callbacks: list[Callback] = [self.history, *callbacks]
+        self.line = ProgressLine(verbose, epochs, len(batches))
+        self.stopper = next((c for c in callbacks if isinstance(c, TerminateOnNaN)), None)
+        self.program = model.program("training", check_finite=self.stopper is not None)
+
+    def run(self, initial_epoch: int, resume: bool) -> History:
+        """Train, and return the history."""
+        model = self.model
+        if not resume:
+            model.progress = Progress(epoch=initial_epoch)
+        model.stop_training = False
+        for callback in self.callbacks:
+            callback.set_model(model)
+        self.call("on_train_begin")
+        if resume:
+            self._restore()
+        with _deferred_signals() as received:
+            while model.progress.epoch < self.epochs and not model.stop_training:
+                self._epoch(received)
+        self.call("on_train_end")
+        self.line.close()
+        return self.history
+
+    def _restore(self) -> None:
+        self.history.history = {k: list(v) for k, v in self.model.progress.history.items()}
+        for callback, saved in zip(self.callbacks, self.model.progress.callbacks, strict=False):
+            callback.set_state(saved)
+
+    def remember(self) -> None:
+        """Put what callbacks and history know into the model's progress, so that saving it saves all."""
+        self.model.progress.history = {k: list(v) for k, v in self.history.history.items()}
+        self.model.progress.callbacks = [callback.get_state() for callback in self.callbacks]
+
+    def call(self, hook: str, *arguments: Any) -> None:
+        """Call a hook of all callbacks."""
+        for callback in self.callbacks:
+            getattr(callback, hook)(*arguments)
+
+    def _epoch(self, received: list[int]) -> None:
+        progress, start = self.model.progress, time.perf_counter()
+        epoch = progress.epoch
+        if progress.batch == 0:
+            self.call("on_epoch_begin", epoch)
+        self.line.begin(epoch)
+        for x, y in self.batches.epoch(epoch, start=progress.batch):
+            if not self._step(x, y):
+                return
+            if received:
+                self._interrupted(received[0])
+            if self.model.stop_training:
+                break
+        logs = progress.means()
+        if self.validation is not None:
+            judged = self.model.judge(*self.validation, batch_size=self.batches.batch_size)
+            logs.update({f"val_{name}": value for name, value in judged.items()})
+        progress.next_epoch()
+        self.call("on_epoch_end", epoch, logs)
+        self.line.end(epoch, logs, time.perf_counter() - start)
+        if received:
+            self._interrupted(received[0])
+
+    def _step(self, x: Any, y: Any) -> bool:
+        """Do one step; return whether to go on."""
+        progress = self.model.progress
+        self.call("on_train_batch_begin", progress.batch)
+        try:
+            logs = self.program(self.model.state, **x, **y)
+        except NonFiniteError as error:
+            if self.stopper is None:
+                raise
+            self.stopper.stop(error)
+            return False
+        progress.add(logs, len(next(iter(x.values()))))
+        self.remember()
+        self.call("on_train_batch_end", progress.batch - 1, progress.means())
+        self.line.update(progress.batch, progress.means())
+        return True
+
+    def _interrupted(self, number: int) -> None:
+        self.remember()
+        self.call("on_interrupt")
+        self.line.close()
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
+
+
+@contextmanager
+def _deferred_signals() -> Iterator[list[int]]:
+    """Note the first Ctrl-C or SIGTERM instead of stopping in the middle of a step; a second one stops at once."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def note(number: int, frame: Any) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,396 @@
+"""The model: one definition, its variables' values, and the programs made of them."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minigraph import losses, metrics, optimizers
+from minigraph.autodiff import gradients
+from minigraph.backends.base import Backend
+from minigraph.data import Batches, check_finite, check_labels
+from minigraph.errors import ArgumentError, DataError, GraphError, did_you_mean
+from minigraph.ir.graph import Graph, bind, topological
+from minigraph.ir.leaves import Input, Variable
+from minigraph.ir.node import Node
+from minigraph.ops.norm import BatchNorm
+from minigraph.passes.lower import lower
+from minigraph.runtime import Program, State, compile
+from minigraph.training import fitting, summary
+
+# A moving average that still holds more than this share of its start value is worth a warning.
+START_WEIGHT = 0.05
+
+
+class MovingAverageWarning(UserWarning):
+    """Batch norm's moving averages have seen too few batches to be trusted in inference."""
+
+
+@dataclass
+class Training:
+    """What `compile` was given: how the model learns and is judged."""
+
+    optimizer: optimizers.Optimizer
+    losses: Mapping[str, losses.Loss]  # by output name
+    metrics: Sequence[tuple[str, metrics.Metric]]
+    backend: str | Backend
+    programs: dict[tuple[str, bool], Program] = field(default_factory=dict)
+
+
+class Model:
+    """A definition with inputs and outputs, from which training and inference programs are compiled.
+
+    inputs: nodes made by `Input`. outputs: a node, a list of nodes, or a dict name → node. seed: what first values,
+    dropout and the order of the data are drawn from.
+
+    >>> import numpy as np
+    >>> from minigraph import layers
+    >>> x = layers.Input((4,), name="x")
+    >>> model = Model(x, layers.Dense(3, activation="softmax")(x))
+    >>> model.predict(np.zeros((2, 4), "float32")).shape
+    (2, 3)
+    """
+
+    def __init__(
+        self,
+        inputs: Node | Sequence[Node],
+        outputs: Node | Sequence[Node] | Mapping[str, Node],
+        name: str = "model",
+        seed: int = 0,
+    ) -> None:
+        listed = [inputs] if isinstance(inputs, Node) else list(inputs)
+        self._setup(Graph(_named_outputs(outputs), inputs=_check_inputs(listed)), name, seed)
+        found = self.graph.inputs[len(listed) :]
+        if found:
+            raise GraphError(
+                "the outputs need inputs that the model does not list",
+                expected=", ".join(i.label for i in listed),
+                got=", ".join(i.label for i in found),
+                where=found[0].origin.where,
+            )
+
+    @classmethod
+    def from_graph(cls, graph: Graph, name: str = "model", seed: int = 0) -> Model:
+        """Return the model of a definition that exists already, for instance one that was parsed."""
+        model = cls.__new__(cls)
+        model._setup(graph, name, seed)
+        return model
+
+    def _setup(self, graph: Graph, name: str, seed: int) -> None:
+        self.graph = graph
+        self.name = name
+        self.seed = seed
+        self.stop_training = False
+        self.progress = fitting.Progress()
+        self.training: Training | None = None
+        self._state: State | None = None
+        self._inference: Program | None = None
+        self._warned = False
+
+    @property
+    def state(self) -> State:
+        """The values of all variables; first values are drawn when they are first asked for."""
+        if self._state is None:
+            self._state = State.initial(self.graph.variables, self.seed)
+        return self._state
+
+    # --- from one definition to several graphs ----------------------------------------------------------------------
+
+    def lower(self, mode: str, batch_size: int | None = None) -> Graph:
+        """Return the graph that runs in `mode`: "inference", or "training" with loss, backward pass and updates.
+
+        With a batch size the symbolic N is bound. Before `compile` a training graph holds the forward pass and the
+        updates of moving averages.
+        """
+        if mode == "training" and self.training is not None:
+            graph = self._training_graph(self.training)
+        else:
+            graph = lower(self.graph, mode, self.seed)
+        return graph if batch_size is None else bind(graph, N=batch_size)
+
+    def _with_loss(self, training: Training) -> Graph:
+        """Return the definition extended by labels, loss and metrics."""
+        outputs: dict[str, Node] = {}
+        labels: list[Node] = []
+        terms: list[Node] = []
+        for name, prediction in self.graph.outputs.items():
+            if name not in training.losses:
+                continue
+            single = len(training.losses) == 1
+            label = training.losses[name].label(prediction, "label" if single else f"{name}_label")
+            labels.append(label)
+            terms.append(training.losses[name](label, prediction))
+            for metric_name, metric in training.metrics:
+                outputs[metric_name if single else f"{name}_{metric_name}"] = metric(label, prediction)
+        for variable in self.graph.variables:
+            regularizer = getattr(variable.op, "regularizer", None)
+            if regularizer is not None and getattr(variable.op, "trainable", False):
+                terms.append(regularizer(variable))
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return Graph({"loss": total, **outputs}, inputs=[*self.graph.inputs, *labels])
+
+    def _training_graph(self, training: Training) -> Graph:
+        lowered = lower(self._with_loss(training), "training", self.seed)
+        loss = lowered.outputs["loss"]
+        used = topological([loss])
+        trainable = [n for n in used if isinstance(n.op, Variable) and n.op.trainable]
+        if not trainable:
+            raise GraphError("nothing to train", expected="a trainable variable that the loss depends on")
+        pairs = list(zip(trainable, gradients(loss, trainable), strict=True))
+        steps = training.optimizer.updates(pairs)
+        return Graph(lowered.outputs, {**lowered.updates, **steps}, lowered.inputs)
+
+    # --- programs ---------------------------------------------------------------------------------------------------
+
+    def compile(
+        self,
+        optimizer: str | optimizers.Optimizer = "sgd",
+        loss: Any = None,
+        metrics: Sequence[str | metrics.Metric] | None = None,
+        backend: str | Backend = "numpy",
+    ) -> None:
+        """Say how the model learns: optimiser, loss (one for all outputs, or a dict by output name), metrics, backend.
+
+        Raises an ArgumentError for names that do not exist. What was learned so far stays.
+        """
+        self.training = Training(
+            optimizers.get(optimizer),
+            self._losses(loss),
+            [_named_metric(m) for m in metrics or ()],
+            backend,
+        )
+        self._inference = None
+        self.state.add(self._training_graph(self.training).variables, self.seed)
+
+    def _losses(self, loss: Any) -> dict[str, losses.Loss]:
+        if loss is None:
+            raise ArgumentError("compile needs a loss", expected=", ".join(losses.NAMED))
+        if not isinstance(loss, Mapping):
+            return dict.fromkeys(self.graph.outputs, losses.get(loss))
+        unknown = [name for name in loss if name not in self.graph.outputs]
+        if unknown:
+            raise ArgumentError(f"no output is called {unknown[0]!r}", expected=", ".join(self.graph.outputs))
+        return {name: losses.get(each) for name, each in loss.items()}
+
+    def program(self, mode: str, check_finite: bool = False) -> Program:
+        """Return the compiled program: "training" (a step), "evaluation" (loss and metrics) or "inference"."""
+        if mode == "inference":
+            if self._inference is None:
+                backend = "numpy" if self.training is None else self.training.backend
+                self._inference = compile(self.lower("inference"), backend=backend)
+            return self._inference
+        training = self._compiled()
+        key = (mode, check_finite)
+        if key not in training.programs:
+            if mode == "training":
+                graph = self._training_graph(training)
+            else:
+                graph = lower(self._with_loss(training), "inference", self.seed)
+            training.programs[key] = compile(graph, backend=training.backend, check_finite=check_finite)
+        return training.programs[key]
+
+    def _compiled(self) -> Training:
+        if self.training is None:
+            raise ArgumentError("the model is not compiled", hint="model.compile(optimizer=…, loss=…) first")
+        return self.training
+
+    # --- learning and judging ---------------------------------------------------------------------------------------
+
+    def fit(
+        self, x: Any, y: Any = None, batch_size: int = 32, epochs: int = 1, verbose: str | int = "auto",
+        callbacks: Sequence[Any] | None = None, validation_split: float = 0.0, validation_data: Any = None,
+        shuffle: bool = True, initial_epoch: int = 0, augment: Any = None, seed: int | None = None,
+        drop_last: bool = False, resume: bool = False,
+    ) -> Any:  # fmt: skip
+        """Train for `epochs` passes over the data and return the History.
+
+        augment: a callable (x, rng) → x, see `minigraph.data`. seed: of the order of the data, the model's by default.
+        drop_last: leave out an incomplete last batch. resume: go on where an interrupted fit, or the checkpoint the
+        model was loaded from, stopped; the result is bit for bit that of a fit without the stop. Ctrl-C finishes the
+        running step, tells the callbacks, and raises KeyboardInterrupt.
+        """
+        arrays, labels = self._check_data(x, y)
+        if validation_split:
+            arrays, labels, validation_data = _split_off(arrays, labels, validation_split)
+        elif validation_data is not None:
+            validation_data = self._check_data(*validation_data)
+        batches = Batches(
+            arrays, labels, batch_size, shuffle, self.seed if seed is None else seed, self._augmentation(augment), drop_last
+        )
+        loop = fitting.Loop(self, batches, validation_data, epochs, callbacks or (), verbose)
+        return loop.run(initial_epoch, resume)
+
+    def _augmentation(self, augment: Any) -> Any:
+        if augment is None or isinstance(augment, Mapping):
+            return augment
+        return {self.graph.inputs[0].label: augment}
+
+    def train_on_batch(self, x: Any, y: Any) -> dict[str, float]:
+        """Do one step on one batch and return loss and metrics."""
+        arrays, labels = self._check_data(x, y)
+        return _floats(self.program("training")(self.state, **arrays, **labels))
+
+    def evaluate(self, x: Any, y: Any, batch_size: int = 256, verbose: str | int = 0) -> dict[str, float]:
+        """Return loss and metrics over all the data, in inference mode."""
+        self._warn_about_averages()
+        arrays, labels = self._check_data(x, y)
+        logs = self.judge(arrays, labels, batch_size)
+        if verbose and verbose != "auto":
+            print(" - ".join(f"{name}: {value:.4f}" for name, value in logs.items()))
+        return logs
+
+    def judge(self, arrays: Mapping[str, Any], labels: Mapping[str, Any], batch_size: int) -> dict[str, float]:
+        """Return loss and metrics over checked data: means of batches, weighted by their sizes."""
+        program = self.program("evaluation")
+        totals: dict[str, float] = {}
+        batches = Batches(dict(arrays), dict(labels), batch_size, shuffle=False)
+        for batch, answers in batches.epoch(0):
+            number = len(next(iter(batch.values())))
+            for name, value in program(self.state, **batch, **answers).items():
+                totals[name] = totals.get(name, 0.0) + float(value) * number
+        return {name: total / batches.samples for name, total in totals.items()}
+
+    def predict(self, x: Any, batch_size: int = 256) -> Any:
+        """Return the outputs for all of x: an array, or a dict of arrays for several outputs."""
+        self._warn_about_averages()
+        program = self.program("inference")
+        arrays = self._arrays(x, [i.label for i in self.graph.inputs], "input")
+        parts: dict[str, list[Any]] = {name: [] for name in self.graph.outputs}
+        for batch, _ in Batches(arrays, None, batch_size, shuffle=False).epoch(0):
+            for name, value in program(self.state, **batch).items():
+                parts[name].append(value)
+        joined = {name: np.concatenate(pieces) for name, pieces in parts.items()}
+        return joined if len(joined) > 1 else next(iter(joined.values()))
+
+    def recalibrate(self, x: Any, batch_size: int = 256) -> dict[str, float]:
+        """Replace batch norm's moving averages by the statistics of all of x; return how far each one moved.
+
+        See `minigraph.training.recalibration`.
+        """
+        from minigraph.training.recalibration import recalibrate
+
+        return recalibrate(self, self._arrays(x, [i.label for i in self.graph.inputs], "input"), batch_size)
+
+    def _warn_about_averages(self) -> None:
+        """Warn, once, if averages that are used for inference still hold much of the value they began with."""
+        steps = float(self.state.get(optimizers.ITERATIONS, 0))
+        if self._warned or not steps:
+            return
+        for node in self.graph.nodes:
+            moving = node.op.moving if isinstance(node.op, BatchNorm) else None
+            if moving is None or moving.frozen or moving.cumulative:
+                continue
+            weight = moving.momentum**steps
+            if weight > START_WEIGHT:
+                self._warned = True
+                warnings.warn(
+                    f"batch norm's moving averages still hold {weight:.0%} of their start value after {steps:.0f} "
+                    f"steps with momentum {moving.momentum}: train longer, use a smaller momentum or "
+                    "BatchNorm(cumulative=True), or call model.recalibrate(x)",
+                    MovingAverageWarning,
+                    stacklevel=3,
+                )
+                return
+
+    # --- data -------------------------------------------------------------------------------------------------------
+
+    def _check_data(self, x: Any, y: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return inputs and labels as arrays by name; refuse NaN, labels out of range, and lengths that differ."""
+        training = self._compiled()
+        arrays = self._arrays(x, [i.label for i in self.graph.inputs], "input")
+        if y is None:
+            raise DataError("labels are missing", expected="y")
+        names = list(training.losses)
+        labels = self._arrays(y, ["label"] if len(names) == 1 else [f"{n}_label" for n in names], "label")
+        for name, array in (*arrays.items(), *labels.items()):
+            check_finite(name, array)
+        for output, array in zip(names, labels.values(), strict=True):
+            classes = training.losses[output].classes(self.graph.outputs[output])
+            if classes is not None:
+                check_labels(array, classes)
+        lengths = {name: len(array) for name, array in (*arrays.items(), *labels.items())}
+        if len(set(lengths.values())) > 1:
+            raise DataError("inputs and labels differ in length", expected="one length", got=lengths)
+        return arrays, labels
+
+    def _arrays(self, data: Any, names: list[str], what: str) -> dict[str, Any]:
+        """Return data given as an array, a list of arrays or a dict as arrays by name."""
+        if isinstance(data, Mapping):
+            by_output = {n.removesuffix("_label"): n for n in names}
+            unknown = [k for k in data if k not in names and k not in by_output]
+            if unknown or len(data) != len(names):
+                raise DataError(
+                    f"the {what}s do not fit",
+                    expected=", ".join(names),
+                    got=", ".join(map(str, data)),
+                    hint=did_you_mean(str(unknown[0]), names) if unknown else None,
+                )
+            return {by_output.get(k, k): np.asarray(v) for k, v in data.items()}
+        several = list(data) if len(names) > 1 and isinstance(data, (list, tuple)) else [data]
+        if len(several) != len(names):
+            raise DataError(f"wrong number of {what}s", expected=", ".join(names), got=len(several))
+        return {name: np.asarray(array) for name, array in zip(names, several, strict=True)}
+
+    # --- showing and keeping ----------------------------------------------------------------------------------------
+
+    def summary(self, batch_size: int = 1, print_: bool = True) -> str:
+        """Return, and print, a table of layers with output types, parameters, FLOPs and bytes, and the peak memory."""
+        text = summary.summarise(self, batch_size)
+        if print_:
+            print(text)
+        return text
+
+    def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
+        """Write definition, variables, optimiser and progress to one safetensors file, atomically."""
+        from minigraph.training.checkpoint import save_model
+
+        return save_model(self, path)
+
+    def __repr__(self) -> str:
+        parameters = sum(int(np.prod(v.shape)) for v in self.graph.variables)  # type: ignore[arg-type]
+        return f"<Model {self.name!r}: {len(self.graph.nodes)} nodes, {parameters:,} parameters>"
+
+
+def _named_outputs(outputs: Node | Sequence[Node] | Mapping[str, Node]) -> dict[str, Node]:
+    if isinstance(outputs, Node):
+        return {"output": outputs}
+    if isinstance(outputs, Mapping):
+        return dict(outputs)
+    return {f"output_{i}": node for i, node in enumerate(outputs)}
+
+
+def _check_inputs(inputs: list[Any]) -> list[Node]:
+    for node in inputs:
+        if not isinstance(node, Node) or not isinstance(node.op, Input):
+            raise ArgumentError("a model's inputs are input nodes", expected="what mg.Input returns", got=repr(node))
+    return inputs
+
+
+def _named_metric(metric: str | metrics.Metric) -> tuple[str, metrics.Metric]:
+    name, function = metrics.get(metric)
+    if name == "loss":
+        raise ArgumentError("a metric cannot be called 'loss'", got=metric)
+    return name, function
+
+
+def _split_off(arrays: dict[str, Any], labels: dict[str, Any], share: float) -> tuple[Any, Any, Any]:
+    """Return (arrays, labels, validation data): the last share of the data, as Keras splits it."""
+    if not 0 < share < 1:
+        raise ArgumentError("bad validation_split", expected="0 < share < 1", got=share)
+    length = len(next(iter(arrays.values())))
+    cut = length - int(length * share)
+    before = [{k: v[:cut] for k, v in part.items()} for part in (arrays, labels)]
+    after = [{k: v[cut:] for k, v in part.items()} for part in (arrays, labels)]
+    return before[0], before[1], (after[0], after[1])
+
+
+def _floats(logs: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in logs.items()}
