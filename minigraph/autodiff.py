@@ -31,7 +31,8 @@ def gradients(output: Node, wrt: Sequence[Node], adjoint: Node | None = None) ->
     [<add : float32[3]>]
     """
     if adjoint is None:
-        adjoint = _seed(output)
+        with inherit(_gradient_origin(output)):
+            adjoint = _seed(output)
     elif adjoint.type != output.type:
         raise GradientError("the adjoint does not fit the output", expected=output.type, got=adjoint.type)
     order = topological([output])

@@ -54,8 +54,8 @@ def to_dot(
 ) -> str:
     """Return the graph as DOT source; the arguments, and the errors, are those of `render`.
 
-    >>> from minigraph.ir.leaves import input
-    >>> "n0 -> n1" in to_dot(Graph({"y": -input((2,), name="x")}))
+    >>> from minigraph import ir, ops
+    >>> "n0 -> n1" in to_dot(Graph({"y": ops.neg(ir.variable((2,), name="x"))}))
     True
     """
     return dot_source(graph, Options(theme, collapse, direction, title, max_nodes))
@@ -75,10 +75,29 @@ def dot_source(graph: Graph, options: Options) -> str:
     _clusters(picture, drawn, theme)
     for edge in drawn.edges:
         if options.saved or not edge.saved:
-            _edge(picture, edge, theme)
-    source = picture.source
+            _edge(picture, edge, theme, straight=drawn.boxes[edge.tail].kind != "variable")
+    for above, variable in _hung(drawn):
+        picture.edge(above, variable, style="invis", weight="20")
+    source: str = picture.source
     # Ids in an SVG begin with this, so that several pictures can stand on one page.
     return source.replace(_ID, f"mg{zlib.crc32(source.encode()):08x}")
+
+
+def _hung(drawn: Sketch) -> list[tuple[str, str]]:
+    """Return (box, variable) pairs: a variable that feeds one box stands below what else feeds that box.
+
+    Otherwise variables float up beside the layer before, and layers cannot be stacked.
+    """
+    readers: dict[str, list[str]] = {}
+    feeds: dict[str, str] = {}
+    for edge in drawn.edges:
+        if edge.lane == FORWARD and not edge.saved:
+            if drawn.boxes[edge.tail].kind == "variable":
+                readers.setdefault(edge.tail, []).append(edge.head)
+            else:
+                feeds.setdefault(edge.head, edge.tail)
+    single = [(v, heads[0]) for v, heads in readers.items() if len(set(heads)) == 1]
+    return [(feeds[head], v) for v, head in single if head in feeds]
 
 
 def _remarks(drawn: Sketch, options: Options) -> list[str]:
@@ -158,14 +177,15 @@ def _box(picture: graphviz.Digraph, box: Box, frame: str, theme: Theme) -> None:
     picture.node(box.id, label, fillcolor=fill, color=border, **thick, **{"class": box.classes})
 
 
-def _edge(picture: graphviz.Digraph, edge: Edge, theme: Theme) -> None:
+def _edge(picture: graphviz.Digraph, edge: Edge, theme: Theme, straight: bool) -> None:
     if edge.saved:
         attributes = {"style": "dashed", "color": theme.saved, "constraint": "false", "class": "saved"}
         picture.edge(edge.tail, edge.head, **attributes)
         return
     attributes = {"label": edge_label(edge.label, theme)} if edge.label else {}
     if edge.lane == FORWARD:
-        picture.edge(edge.tail, edge.head, **attributes)
+        # Heavy edges are drawn short and straight: data flows down one line, and variables stand beside it.
+        picture.edge(edge.tail, edge.head, weight="20" if straight else "1", **attributes)
         return
     kind, short = ("gradient", "grad") if edge.lane == BACKWARD else ("update", "upd")
     attributes |= {"color": theme.boxes[kind][1], "class": short}

@@ -15,9 +15,9 @@ def lanes(graph: Graph) -> dict[Node, str]:
 
     Backward: made by autodiff. Update: what only updates need (optimiser, moving averages). Forward: the rest.
 
-    >>> from minigraph.ir import variable
-    >>> w = variable((), name="w")
-    >>> sorted(set(lanes(Graph({"y": w * w}, {w: w - 0.1})).values()))
+    >>> from minigraph import ir, ops
+    >>> w = ir.variable((), name="w")
+    >>> sorted(set(lanes(Graph({"y": ops.neg(w)}, {w: ops.exp(w)})).values()))
     ['forward', 'update']
     """
     gradient = [n for n in graph.nodes if n.origin.gradient_of is not None]

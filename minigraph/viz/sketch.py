@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from minigraph.ir import Constant, Item, Node, TupleType, Variable
 from minigraph.viz.collapse import Key, View, is_drawn
@@ -14,6 +14,7 @@ from minigraph.viz.text import constant_text, is_inline, notes, type_text
 
 _RANK = ("matmul", "fused", "norm", "reduction", "elementwise")  # what a collapsed layer is coloured by, first found
 _LISTED = 5  # op names in a collapsed layer
+_SAVED = 12  # saved values drawn into one box; more are counted in it, since such a bundle tells nothing and takes long
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,18 @@ class _Sketcher:
             if not isinstance(node.op, Item):
                 for place, operand in enumerate(node.inputs):
                     self.edge(operand, node, place)
-        for name, node in self.graph.outputs.items():
-            self.output(name, node)
+        for place, (name, node) in enumerate(self.graph.outputs.items()):
+            self.output(f"out{place}", name, node)
         for target, value in self.graph.updates.items():
             self.update(target, value)
+        counts = Counter(head for _, head, _, saved in self.labels if saved)
+        crowded = {head for head, count in counts.items() if count > _SAVED}
+        for id in crowded:
+            box = self.result.boxes[id]
+            self.result.boxes[id] = replace(box, lines=(*box.lines, f"reads {counts[id]} saved values"))
         for (tail, head, lane, saved), labels in self.labels.items():
-            self.result.edges.append(Edge(tail, head, _joined(labels), lane, saved))
+            if not (saved and head in crowded):
+                self.result.edges.append(Edge(tail, head, _joined(labels), lane, saved))
         return self.result
 
     def boxes(self) -> None:
@@ -162,14 +169,14 @@ class _Sketcher:
         id = f"n{self.number[constant]}_{head}"
         scope = self.result.boxes[head].scope
         text = constant_text(constant.op) or ""
+        if constant.shape:  # the same value everywhere
+            text = f"{text} {type_text(constant.type)}"
         self.result.boxes.setdefault(id, Box(id, text, (), "bare", lane, scope, "constant"))
         return id
 
-    def output(self, name: str, node: Node) -> None:
-        id = f"out{list(self.graph.outputs).index(name)}"
+    def output(self, id: str, name: str, node: Node) -> None:
         self.result.boxes[id] = Box(id, name, (f"output {type_text(node.type)}",), "input", FORWARD, "", "output")
-        lane = self.view.lane[node]
-        self.arrow(node, id, lane)
+        self.arrow(node, id, self.view.lane[node])
 
     def update(self, target: Node, value: Node) -> None:
         """Add the box that ends an update; a collapsed layer's updates end in its own box."""

@@ -13,18 +13,33 @@ FONT = "Helvetica"
 # An op's category → the kind of box it is drawn as. What is not listed is drawn as "other".
 KINDS: Mapping[str, str] = MappingProxyType(
     {
-        "input": "input", "variable": "variable", "constant": "other", "conv": "matmul", "matmul": "matmul",
-        "norm": "norm", "elementwise": "elementwise", "reduction": "reduction", "pool": "reduction", "fused": "fused",
-    }  # fmt: skip
+        "input": "input",
+        "variable": "variable",
+        "constant": "other",
+        "conv": "matmul",
+        "matmul": "matmul",
+        "norm": "norm",
+        "elementwise": "elementwise",
+        "reduction": "reduction",
+        "pool": "reduction",
+        "fused": "fused",
+    }
 )
 
 # What the legend calls each kind, in the legend's order.
 NAMES: Mapping[str, str] = MappingProxyType(
     {
-        "input": "input, output", "variable": "variable", "matmul": "conv, matmul", "norm": "normalisation",
-        "elementwise": "elementwise", "reduction": "reduction, pooling", "fused": "fused", "other": "shape, other",
-        "gradient": "gradient", "update": "update",
-    }  # fmt: skip
+        "input": "input, output",
+        "variable": "variable",
+        "matmul": "conv, matmul",
+        "norm": "normalisation",
+        "elementwise": "elementwise",
+        "reduction": "reduction, pooling",
+        "fused": "fused",
+        "other": "shape, other",
+        "gradient": "gradient",
+        "update": "update",
+    }
 )
 
 
@@ -44,26 +59,50 @@ class Theme:
 THEMES: Mapping[str, Theme] = MappingProxyType(
     {
         "light": Theme(
-            background="#ffffff", text="#0f172a", muted="#64748b", line="#475569", saved="#b6c2d2",
+            background="#ffffff",
+            text="#0f172a",
+            muted="#64748b",
+            line="#475569",
+            saved="#b6c2d2",
             cluster=("#f1f5f9", "#cbd5e1"),
-            boxes=MappingProxyType({
-                "input": ("#e0f2fe", "#0284c7"), "variable": ("#fef3c7", "#d97706"), "matmul": ("#ede9fe", "#7c3aed"),
-                "norm": ("#dbeafe", "#2563eb"), "elementwise": ("#dcfce7", "#16a34a"),
-                "reduction": ("#ffe4e6", "#e11d48"), "fused": ("#ccfbf1", "#0d9488"), "other": ("#ffffff", "#64748b"),
-                "gradient": ("#ffedd5", "#ea580c"), "update": ("#fce7f3", "#db2777"),
-            }),
+            boxes=MappingProxyType(
+                {
+                    "input": ("#e0f2fe", "#0284c7"),
+                    "variable": ("#fef3c7", "#d97706"),
+                    "matmul": ("#ede9fe", "#7c3aed"),
+                    "norm": ("#dbeafe", "#2563eb"),
+                    "elementwise": ("#dcfce7", "#16a34a"),
+                    "reduction": ("#ffe4e6", "#e11d48"),
+                    "fused": ("#ccfbf1", "#0d9488"),
+                    "other": ("#ffffff", "#64748b"),
+                    "gradient": ("#ffedd5", "#ea580c"),
+                    "update": ("#fce7f3", "#db2777"),
+                }
+            ),
         ),
         "dark": Theme(
-            background="#0f172a", text="#f1f5f9", muted="#a3b1c6", line="#94a3b8", saved="#54647d",
+            background="#0f172a",
+            text="#f1f5f9",
+            muted="#a3b1c6",
+            line="#94a3b8",
+            saved="#54647d",
             cluster=("#1e293b", "#334155"),
-            boxes=MappingProxyType({
-                "input": ("#0c3048", "#38bdf8"), "variable": ("#3f2d0a", "#fbbf24"), "matmul": ("#2e2352", "#a78bfa"),
-                "norm": ("#172b55", "#60a5fa"), "elementwise": ("#10341f", "#4ade80"),
-                "reduction": ("#45121f", "#fb7185"), "fused": ("#0b3733", "#2dd4bf"), "other": ("#1b2537", "#94a3b8"),
-                "gradient": ("#43200c", "#fb923c"), "update": ("#431430", "#f472b6"),
-            }),
+            boxes=MappingProxyType(
+                {
+                    "input": ("#0c3048", "#38bdf8"),
+                    "variable": ("#3f2d0a", "#fbbf24"),
+                    "matmul": ("#2e2352", "#a78bfa"),
+                    "norm": ("#172b55", "#60a5fa"),
+                    "elementwise": ("#10341f", "#4ade80"),
+                    "reduction": ("#45121f", "#fb7185"),
+                    "fused": ("#0b3733", "#2dd4bf"),
+                    "other": ("#1b2537", "#94a3b8"),
+                    "gradient": ("#43200c", "#fb923c"),
+                    "update": ("#431430", "#f472b6"),
+                }
+            ),
         ),
-    }  # fmt: skip
+    }
 )
 
 

@@ -40,7 +40,9 @@ def escape(text: str, limit: int = LONGEST) -> str:
     >>> escape(r"<a\N>")
     '&lt;a\\\\N&gt;'
     """
-    return html.escape(shorten(text, limit)).replace("\\", "\\\\")
+    # Graphviz rejects an empty element, so a name of nothing but spaces becomes one that it cannot drop.
+    line = shorten(text, limit)
+    return html.escape(line).replace("\\", "\\\\") if line.strip() else "&#160;"
 
 
 def type_text(type: Type) -> str:
@@ -85,8 +87,8 @@ def is_inline(operand: Node, user: Node) -> bool:
 def notes(node: Node) -> str:
     """Return the second line of a node's box: attributes in short form, and constants that it takes.
 
-    >>> from minigraph.ir import variable
-    >>> notes(variable((3,)) * 0.5)
+    >>> from minigraph import ir, ops
+    >>> notes(ops.mul(ir.variable((3,)), 0.5))
     '· 0.5'
     """
     return ", ".join([*_window(node), *_attributes(node), *_constants(node)])

@@ -1,0 +1,7 @@
+"""`python -m minigraph` is the `minigraph` command."""
+
+import sys
+
+from minigraph.cli import main
+
+sys.exit(main())

@@ -1,0 +1,5 @@
+"""Ready networks, each a function of readable length."""
+
+from minigraph.models.small import digits_network, mnist_network
+
+__all__ = ["digits_network", "mnist_network"]
