@@ -7,11 +7,12 @@ import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
-from minigraph import losses, metrics, optimizers
+from minigraph import losses, metrics, ops, optimizers
 from minigraph.autodiff import gradients
 from minigraph.backends.base import Backend
 from minigraph.data import Batches, check_finite, check_labels
@@ -19,6 +20,7 @@ from minigraph.errors import ArgumentError, DataError, GraphError, did_you_mean
 from minigraph.ir.graph import Graph, bind, topological
 from minigraph.ir.leaves import Input, Variable
 from minigraph.ir.node import Node
+from minigraph.ir.origin import scope
 from minigraph.ops.norm import BatchNorm
 from minigraph.passes.lower import lower
 from minigraph.runtime import Program, State, compile
@@ -125,16 +127,17 @@ class Model:
             single = len(training.losses) == 1
             label = training.losses[name].label(prediction, "label" if single else f"{name}_label")
             labels.append(label)
-            terms.append(training.losses[name](label, prediction))
-            for metric_name, metric in training.metrics:
-                outputs[metric_name if single else f"{name}_{metric_name}"] = metric(label, prediction)
-        for variable in self.graph.variables:
-            regularizer = getattr(variable.op, "regularizer", None)
-            if regularizer is not None and getattr(variable.op, "trainable", False):
-                terms.append(regularizer(variable))
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
+            with scope("loss"):
+                terms.append(training.losses[name](label, prediction))
+            with scope("metrics"):
+                for metric_name, metric in training.metrics:
+                    outputs[metric_name if single else f"{name}_{metric_name}"] = metric(label, prediction)
+        with scope("loss"):
+            for variable in self.graph.variables:
+                regularizer = getattr(variable.op, "regularizer", None)
+                if regularizer is not None and getattr(variable.op, "trainable", False):
+                    terms.append(regularizer(variable))
+            total = reduce(ops.add, terms)
         return Graph({"loss": total, **outputs}, inputs=[*self.graph.inputs, *labels])
 
     def _training_graph(self, training: Training) -> Graph:

@@ -78,6 +78,8 @@ def dot_source(graph: Graph, options: Options) -> str:
             _edge(picture, edge, theme, straight=drawn.boxes[edge.tail].kind != "variable")
     for above, variable in _hung(drawn):
         picture.edge(above, variable, style="invis", weight="20")
+    for left, right in _side_by_side(drawn):
+        picture.edge(left, right, style="invis", minlen="0")
     source: str = picture.source
     # Ids in an SVG begin with this, so that several pictures can stand on one page.
     return source.replace(_ID, f"mg{zlib.crc32(source.encode()):08x}")
@@ -98,6 +100,20 @@ def _hung(drawn: Sketch) -> list[tuple[str, str]]:
                 feeds.setdefault(edge.head, edge.tail)
     single = [(v, heads[0]) for v, heads in readers.items() if len(set(heads)) == 1]
     return [(feeds[head], v) for v, head in single if head in feeds]
+
+
+def _side_by_side(drawn: Sketch) -> list[tuple[str, str]]:
+    """Return (layer, gradient) pairs of boxes, where each is the only one: they stand side by side, in this order."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for box in drawn.boxes.values():
+        if box.kind != "variable" and box.layer:
+            places.setdefault((box.layer, box.lane), []).append(box.id)
+    single = {place: ids[0] for place, ids in places.items() if len(ids) == 1}
+    return [
+        (id, single[layer, BACKWARD])
+        for (layer, lane), id in single.items()
+        if lane == FORWARD and (layer, BACKWARD) in single
+    ]
 
 
 def _remarks(drawn: Sketch, options: Options) -> list[str]:
@@ -174,7 +190,9 @@ def _box(picture: graphviz.Digraph, box: Box, frame: str, theme: Theme) -> None:
         lines.append(layer)  # a layer of one box has no frame that would name it
     thick = {"penwidth": "2"} if box.classes in ("output", "update") else {}
     label = box_label(title, lines, theme)
-    picture.node(box.id, label, fillcolor=fill, color=border, **thick, **{"class": box.classes})
+    # Boxes of one group stand in one line where they can: the forward pass down one, the backward pass up another.
+    group = {} if box.kind == "variable" else {"group": box.lane}
+    picture.node(box.id, label, fillcolor=fill, color=border, **thick, **group, **{"class": box.classes})
 
 
 def _edge(picture: graphviz.Digraph, edge: Edge, theme: Theme, straight: bool) -> None:

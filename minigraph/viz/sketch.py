@@ -19,7 +19,7 @@ _SAVED = 12  # saved values drawn into one box; more are counted in it, since su
 
 @dataclass(frozen=True)
 class Box:
-    """One box: `kind` chooses its colours ("bare": no box, only words), `scope` its cluster."""
+    """One box: `kind` chooses its colours ("bare": no box, only words), `scope` its cluster, `layer` what it shows."""
 
     id: str
     title: str
@@ -28,6 +28,7 @@ class Box:
     lane: str
     scope: str
     classes: str
+    layer: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,9 @@ class _Sketcher:
         elif lane != FORWARD:
             kind = "gradient" if lane == BACKWARD else "update"
         id = f"n{self.number[node]}"
-        return Box(id, node.label, tuple(filter(None, lines)), kind, lane, scope, _classes(node.op.category, lane))
+        return Box(
+            id, node.label, tuple(filter(None, lines)), kind, lane, scope, _classes(node.op.category, lane), scope
+        )
 
     def group_box(self, key: tuple[str, str], nodes: list[Node]) -> Box:
         prefix, lane = key
@@ -126,7 +129,9 @@ class _Sketcher:
         lines = _summary(drawn, title) + ((self.targets(key),) if lane == UPDATE else ())
         id = f"g{self.number[nodes[0]]}"
         outer = prefix.rpartition("/")[0]
-        return Box(id, title, tuple(filter(None, lines)), kind, lane, outer, f"scope {_classes('', lane)}".strip())
+        return Box(
+            id, title, tuple(filter(None, lines)), kind, lane, outer, f"scope {_classes('', lane)}".strip(), prefix
+        )
 
     def targets(self, key: tuple[str, str]) -> str:
         """Say how many variables a collapsed layer's updates change."""
