@@ -1,4 +1,4 @@
-"""minigraph: define a model once, as a graph; compile it into a program that trains and one that infers; see every step.
+"""minigraph: define a model once, as a graph; compile it into two programs, one that trains and one that infers.
 
 >>> import minigraph as mg
 >>> x = mg.Input((3,), name="x")

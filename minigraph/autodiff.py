@@ -98,9 +98,7 @@ def _total(terms: list[Node], shape: Shape) -> Node:
 def _unbroadcast(g: Node, shape: Shape) -> Node:
     """Return `g` summed over the axes along which an operand of this shape was repeated."""
     extra = g.rank - len(shape)
-    repeated = tuple(range(extra)) + tuple(
-        i + extra for i, s in enumerate(shape) if s == 1 and g.shape[i + extra] != 1
-    )
+    repeated = tuple(range(extra)) + tuple(i + extra for i, s in enumerate(shape) if s == 1 and g.shape[i + extra] != 1)
     if not repeated:
         return g
     kept = sum_(g, repeated, keepdims=True)

@@ -119,7 +119,7 @@ def _info(options: argparse.Namespace) -> int:
 
     from minigraph.backends.numpy import threads
 
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[call-overload, index]
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     split = "one thread for each of our workers" if threads.can_limit_blas() else "its own threads"
     print(f"minigraph {mg.__version__}, Python {platform.python_version()}, {platform.platform()}")
     print(f"numpy backend: NumPy {np.__version__}, {blas['name']} ({split}), {threads.available()} threads")

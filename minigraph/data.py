@@ -114,7 +114,7 @@ class Batches:
             return self.samples // self.batch_size
         return -(-self.samples // self.batch_size)
 
-    def epoch(self, e: int, start: int = 0) -> Iterator[tuple[Data, Data | None]]:
+    def epoch(self, e: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
         """Iterate the batches (x, y) of epoch `e` ≥ 0, from batch number `start` on.
 
         The batches are the same bits whether or not the earlier ones were asked for. With neither shuffling nor
@@ -130,7 +130,7 @@ class Batches:
         # The checks above belong to the call, not to the first `next`, so the loop is a generator of its own.
         return self._iterate(e, start)
 
-    def _iterate(self, e: int, start: int) -> Iterator[tuple[Data, Data | None]]:
+    def _iterate(self, e: int, start: int) -> Iterator[tuple[Any, Any]]:
         order = np.arange(self.samples)
         if self.shuffle:
             order = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, e]))).permutation(order)

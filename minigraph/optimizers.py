@@ -165,9 +165,7 @@ class Optimizer:
             result[target] = value
         return result
 
-    def step(
-        self, target: Node, value: Node, gradient: Node, rate: Node, count: Node
-    ) -> tuple[dict[Node, Node], Node]:
+    def step(self, target: Node, value: Node, gradient: Node, rate: Node, count: Node) -> tuple[dict[Node, Node], Node]:
         """Return (slot updates, new value) for one variable; `count` is the number of steps before this one."""
         raise NotImplementedError
 
@@ -204,9 +202,7 @@ class SGD(Optimizer):
     weight_decay: float | None = None
     global_clipnorm: float | None = None
 
-    def step(
-        self, target: Node, value: Node, gradient: Node, rate: Node, count: Node
-    ) -> tuple[dict[Node, Node], Node]:
+    def step(self, target: Node, value: Node, gradient: Node, rate: Node, count: Node) -> tuple[dict[Node, Node], Node]:
         """One step for one variable."""
         move = rate * gradient
         if not self.momentum:
@@ -232,9 +228,7 @@ class Adam(Optimizer):
     weight_decay: float | None = None
     global_clipnorm: float | None = None
 
-    def step(
-        self, target: Node, value: Node, gradient: Node, rate: Node, count: Node
-    ) -> tuple[dict[Node, Node], Node]:
+    def step(self, target: Node, value: Node, gradient: Node, rate: Node, count: Node) -> tuple[dict[Node, Node], Node]:
         """One step for one variable."""
         m, v = self.slot(target, "m"), self.slot(target, "v")
         first = m * self.beta_1 + gradient * (1.0 - self.beta_1)
@@ -274,9 +268,7 @@ class RMSprop(Optimizer):
     weight_decay: float | None = None
     global_clipnorm: float | None = None
 
-    def step(
-        self, target: Node, value: Node, gradient: Node, rate: Node, count: Node
-    ) -> tuple[dict[Node, Node], Node]:
+    def step(self, target: Node, value: Node, gradient: Node, rate: Node, count: Node) -> tuple[dict[Node, Node], Node]:
         """One step for one variable."""
         square = self.slot(target, "square")
         mean_square = square * self.rho + gradient * gradient * (1.0 - self.rho)

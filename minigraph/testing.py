@@ -43,7 +43,7 @@ def check_gradients(
     nodes = [variable(a.shape, name=f"x{i}", dtype=str(a.dtype)) for i, a in enumerate(arrays)]
     wrt = [n for n, a in zip(nodes, arrays, strict=True) if a.dtype == np.float64]
     outputs = function(*nodes)
-    scalar = _project(list(outputs) if isinstance(outputs, (list, tuple)) else [outputs], rng)
+    scalar = _project([outputs] if isinstance(outputs, Node) else list(outputs), rng)
     worst = 0.0
     for _ in range(order):
         worst = max(worst, _compare(scalar, nodes, arrays, wrt, step, rng))

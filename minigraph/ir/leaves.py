@@ -38,9 +38,9 @@ class Input(Op, name="input"):
 class Variable(Op, name="variable"):
     """A value that lives in a `State` under its label, between calls.
 
-    `init` makes the first value: a number, or a registered initialiser; `trainable` variables are what an optimiser updates, the others (moving averages,
-    counters) are updated by the graph itself. `regularizer` makes the penalty that training adds to the loss. Labels are
-    unique in a graph, so a label is an identity.
+    `init` makes the first value: a number, or a registered initialiser. Optimisers update `trainable` variables; the
+    others (moving averages, counters) are updated by the graph itself. `regularizer` makes the penalty that training
+    adds to the loss. Labels are unique in a graph, so a label is an identity.
     """
 
     category = "variable"

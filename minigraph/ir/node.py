@@ -170,7 +170,7 @@ class Node:
 
 
 def _operator(name: str, left: Operand, right: Operand) -> Node:
-    like = left if isinstance(left, Node) else right
+    like = left if isinstance(left, Node) else right if isinstance(right, Node) else None
     return Node(OPS[name](), (as_node(left, like), as_node(right, like)))
 
 

@@ -91,10 +91,10 @@ def attribute(name: str) -> Any:
 
 
 def configuration(name: str) -> Any:
-    """Register a dataclass that users make themselves (an optimiser, a loss): as `attribute`, with wrong arguments explained."""
+    """Register a dataclass that users make (an optimiser, a loss), as `attribute` does, and explain wrong arguments."""
 
     def register(cls: type[_A]) -> type[_A]:
-        cls.__init__ = explain_arguments(cls.__init__)  # type: ignore[method-assign, misc]
+        cls.__init__ = explain_arguments(cls.__init__)  # type: ignore[method-assign]
         registered: type[_A] = attribute(name)(cls)
         return registered
 

@@ -128,7 +128,8 @@ class _Parser:
         self.expect("}")
         if self.token.kind != "end":
             self.fail("the end of the text")
-        return self.checked(lambda: Graph(outputs, updates, inputs))
+        graph: Graph = self.checked(lambda: Graph(outputs, updates, inputs))
+        return graph
 
     def checked(self, build: Any) -> Any:
         """Run a constructor; whatever it refuses is a fault of the text, at this line."""

@@ -49,7 +49,7 @@ def op_arguments(op: Op) -> list[str]:
     written = []
     for field in dataclasses.fields(op):  # type: ignore[arg-type]  # every op is a dataclass
         value = getattr(op, field.name)
-        if field.name == "type" or value == field.default and type(value) is type(field.default):
+        if field.name == "type" or (value == field.default and type(value) is type(field.default)):
             continue
         written.append(_string(value) if field.name == "label" else f"{field.name}={value_text(value)}")
     return written

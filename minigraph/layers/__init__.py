@@ -7,7 +7,11 @@ from minigraph.layers.conv import Conv2D, Conv2DTranspose, DepthwiseConv2D, Sepa
 from minigraph.layers.core import Add, Concatenate, Dense, Flatten, Input, Multiply, Reshape, Sequential
 from minigraph.layers.norm import BatchNormalization, Dropout
 from minigraph.layers.pooling import (
-    AveragePooling2D, GlobalAveragePooling2D, GlobalMaxPooling2D, MaxPooling2D, ZeroPadding2D,
+    AveragePooling2D,
+    GlobalAveragePooling2D,
+    GlobalMaxPooling2D,
+    MaxPooling2D,
+    ZeroPadding2D,
 )  # fmt: skip
 
 BatchNorm = BatchNormalization

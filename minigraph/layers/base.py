@@ -64,4 +64,3 @@ class Layer:
 
 def _snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.replace("2D", "2d")).lower()
-

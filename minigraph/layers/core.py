@@ -15,7 +15,7 @@ from minigraph.layers import activations
 from minigraph.layers.base import Layer
 
 
-def Input(shape: Iterable[Any], name: str | None = None, dtype: str = "float32") -> Node:  # noqa: N802
+def Input(shape: Iterable[Any], name: str | None = None, dtype: str = "float32") -> Node:
     """Return an input node; the batch dimension N is put before `shape`.
 
     >>> Input((28, 28, 1), name="image")
@@ -51,7 +51,9 @@ class Dense(Layer):
     def call(self, inputs: Node) -> Node:
         """Multiply, add the bias, apply the activation."""
         if inputs.rank < 2:
-            raise ShapeError(f"{self.name} needs a batch axis and features", expected="at least 2 axes", got=inputs.type)
+            raise ShapeError(
+                f"{self.name} needs a batch axis and features", expected="at least 2 axes", got=inputs.type
+            )
         features = known(inputs.shape[-1], f"{self.name}: the number of features")
         kernel = self.variable(
             "kernel", (features, self.units), self.kernel_initializer, regularizer=self.kernel_regularizer

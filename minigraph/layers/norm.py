@@ -64,7 +64,6 @@ class BatchNormalization(Layer):
         return self.variable(name, (channels,), self.initializers[name], trainable=self.trainable, dtype=dtype)
 
 
-
 class Dropout(Layer):
     """Zero with probability `rate` in training, scaled so that the mean stays; nothing in inference.
 

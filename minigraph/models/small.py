@@ -20,7 +20,8 @@ def block(x: Node, filters: int, kernel_initializer: str = "glorot_uniform") -> 
     """
     x = layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer=kernel_initializer)(x)
     x = layers.BatchNormalization(momentum=0.9)(x)
-    return layers.Activation("relu")(x)
+    activated: Node = layers.Activation("relu")(x)
+    return activated
 
 
 def plain_network(

@@ -4,13 +4,46 @@ Read `elementwise` first. Every function here takes nodes (numbers become consta
 """
 
 from minigraph.ops.activations import (
-    elu, gelu, hard_sigmoid, hard_swish, leaky_relu, relu, sigmoid, silu, softplus, tanh,
+    elu,
+    gelu,
+    hard_sigmoid,
+    hard_swish,
+    leaky_relu,
+    relu,
+    sigmoid,
+    silu,
+    softplus,
+    tanh,
 )  # fmt: skip
 from minigraph.ops.constant import constant
 from minigraph.ops.conv import conv2d, conv2d_transpose
 from minigraph.ops.elementwise import (
-    abs, add, clip, cos, div, equal, erf, exp, floor, greater, greater_equal, less, less_equal, log, maximum, minimum,
-    mul, neg, not_equal, pow, rsqrt, sign, sin, sqrt, sub, where,
+    abs,
+    add,
+    clip,
+    cos,
+    div,
+    equal,
+    erf,
+    exp,
+    floor,
+    greater,
+    greater_equal,
+    less,
+    less_equal,
+    log,
+    maximum,
+    minimum,
+    mul,
+    neg,
+    not_equal,
+    pow,
+    rsqrt,
+    sign,
+    sin,
+    sqrt,
+    sub,
+    where,
 )  # fmt: skip
 from minigraph.ops.linalg import matmul
 from minigraph.ops.loss import cross_entropy_targets, log_softmax, softmax, softmax_cross_entropy
@@ -19,8 +52,21 @@ from minigraph.ops.pool import adaptive_avg_pool2d, avg_pool2d, global_avg_pool2
 from minigraph.ops.random import dropout, random_uniform
 from minigraph.ops.reduction import argmax, logsumexp, max, mean, min, sum
 from minigraph.ops.shape import (
-    broadcast_to, cast, concat, flatten, gather, one_hot, pad, reshape, size, slice_, split, squeeze, transpose,
-    unsqueeze, zeros,
+    broadcast_to,
+    cast,
+    concat,
+    flatten,
+    gather,
+    one_hot,
+    pad,
+    reshape,
+    size,
+    slice_,
+    split,
+    squeeze,
+    transpose,
+    unsqueeze,
+    zeros,
 )  # fmt: skip
 
 slice = slice_

@@ -13,7 +13,7 @@ from typing import Any
 from minigraph.errors import ArgumentError, ShapeError
 from minigraph.ir.node import Node, Operand, as_node, check_same_dtype
 from minigraph.ir.op import Op
-from minigraph.ir.types import Dim, Shape, Size, TensorType, known, product, tensor
+from minigraph.ir.types import Shape, Size, TensorType, known, product, tensor
 from minigraph.ops import window as win
 from minigraph.ops.window import NHWC, Padding, Pair, Window
 
@@ -79,7 +79,7 @@ class Convolution(Op):
 
 @dataclass(frozen=True)
 class Conv2D(Convolution, name="conv2d"):
-    """y[n,i,j,o] = Σ x[n, i·s + a·d − p, j·s + b·d − p, c] · w[a,b,c,o] (a cross-correlation, as everywhere in the field)."""
+    """y[n,i,j,o] = Σ x[n, i·s + a·d − p, j·s + b·d − p, c] · w[a,b,c,o]: a cross-correlation, as the field has it."""
 
     def infer(self, x: Any, kernel: Any) -> TensorType:
         """N,H,W,I · H,W,I/groups,O → N,H′,W′,O."""
@@ -107,7 +107,7 @@ class Conv2D(Convolution, name="conv2d"):
 
 @dataclass(frozen=True)
 class Conv2DTranspose(Convolution, name="conv2d_transpose"):
-    """The adjoint of conv2d with respect to its input: y's pixels spread by the kernel over an image of `output_size`."""
+    """The adjoint of conv2d with respect to its input: y's pixels, spread by the kernel over `output_size`."""
 
     output_size: tuple[Size, Size] = (1, 1)
 
@@ -156,7 +156,9 @@ class Conv2DKernelAdjoint(Convolution, name="conv2d_kernel_adjoint"):
         into = known(win.channels(images, self.layout))
         out = known(win.channels(outputs, self.layout))
         if into % self.groups or out % self.groups:
-            raise ShapeError("groups do not divide the channels", expected=f"a divisor of {into}, {out}", got=self.groups)
+            raise ShapeError(
+                "groups do not divide the channels", expected=f"a divisor of {into}, {out}", got=self.groups
+            )
         shape = (into // self.groups, out)
         full = (*window.size, *shape) if self.layout == NHWC else (*shape[::-1], *window.size)
         return TensorType(full, check_same_dtype("operands", images, outputs))
@@ -234,12 +236,16 @@ def conv2d_transpose(
 
 
 def _transposed_size(window: Window, inside: tuple[Size, Size], extra: Pair) -> Shape:
-    if window.padding == "same":
-        return tuple(s * stride + e for s, stride, e in zip(inside, window.strides, extra, strict=True))
     sizes: list[Size] = []
     for axis, size in enumerate(inside):
-        if isinstance(size, Dim):
-            raise ShapeError(f"a transposed convolution over the symbolic size {size}", hint="bind it first")
-        pads = sum(window.pads(inside)[axis])
-        sizes.append((size - 1) * window.strides[axis] + window.extent[axis] - pads + extra[axis])
+        stride = window.strides[axis]
+        if window.padding == "same" and not extra[axis]:
+            sizes.append(size * stride)  # may be symbolic
+            continue
+        number = known(size, "an axis of a transposed convolution")
+        if window.padding == "same":
+            sizes.append(number * stride + extra[axis])
+        else:
+            pads = sum(window.pads(inside)[axis])
+            sizes.append((number - 1) * stride + window.extent[axis] - pads + extra[axis])
     return tuple(sizes)

@@ -71,7 +71,9 @@ class Moving:
 
     def __post_init__(self) -> None:
         if not 0 <= self.momentum <= 1:
-            raise ArgumentError("bad momentum", expected="0 ≤ momentum ≤ 1 (weight of the old value)", got=self.momentum)
+            raise ArgumentError(
+                "bad momentum", expected="0 ≤ momentum ≤ 1 (weight of the old value)", got=self.momentum
+            )
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,9 @@ class MaxPool2D(Pool, name="max_pool2d"):
         result = self.pooled(type)
         pads = self.window.pads(win.spatial(type, self.layout))
         if any(p >= extent for pair, extent in zip(pads, self.window.extent, strict=True) for p in pair):
-            raise ShapeError("max pooling with windows that hold only padding", expected=f"< {self.window.extent}", got=pads)
+            raise ShapeError(
+                "max pooling with windows that hold only padding", expected=f"< {self.window.extent}", got=pads
+            )
         return result
 
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:

@@ -1,7 +1,7 @@
 """Random numbers from an explicit key and counter, and dropout.
 
-Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): a block of numbers is a pure function
-of key and counter, so a program is too, and resuming needs nothing but the counter.
+Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): a block of numbers is a pure
+function of key and counter, so a program is too, and resuming needs nothing but the counter.
 """
 
 from __future__ import annotations

@@ -12,8 +12,21 @@ from minigraph.ir.leaves import Constant, item
 from minigraph.ir.node import Node, Operand, as_node, check_same_dtype
 from minigraph.ir.op import Op
 from minigraph.ir.types import (
-    Dim, Shape, Size, TensorType, TupleType, broadcast, check_dtype, check_shape, is_float, known, normalize_axes,
-    normalize_axis, product, shape_text, tensor,
+    Dim,
+    Shape,
+    Size,
+    TensorType,
+    TupleType,
+    broadcast,
+    check_dtype,
+    check_shape,
+    is_float,
+    known,
+    normalize_axes,
+    normalize_axis,
+    product,
+    shape_text,
+    tensor,
 )  # fmt: skip
 
 Pairs = tuple[tuple[int, int], ...]
@@ -125,7 +138,7 @@ class Slice(Op, name="slice"):
             else:
                 limit = type.shape[axis]
                 ends = (start, start + (size - 1) * step) if size else ()
-                inside = step != 0 and (not ends or isinstance(limit, int) and all(0 <= e < limit for e in ends))
+                inside = step != 0 and (not ends or (isinstance(limit, int) and all(0 <= e < limit for e in ends)))
             if not inside:
                 raise ShapeError(
                     "a slice leaves the array", expected=f"inside axis {axis} of {type}", got=(start, size, step)
@@ -147,7 +160,10 @@ class Slice(Op, name="slice"):
             entries.append(Ellipsis)
         at = entries.index(Ellipsis)
         entries[at : at + 1] = [slice(None)] * (x.rank - taken)
-        starts, sizes, steps, final = [], [], [], []
+        starts: list[int] = []
+        sizes: list[Size] = []
+        steps: list[int] = []
+        final: list[Size] = []
         axes = iter(x.shape)
         for entry in entries:
             if entry is None:
@@ -219,7 +235,7 @@ class Concat(Op, name="concat"):
             raise ShapeError("concat of nothing", expected="at least one operand")
         types = [tensor(t) for t in inputs]
         axis = normalize_axis(self.axis, types[0].rank)
-        rest = {t.shape[:axis] + (0,) + t.shape[axis + 1 :] for t in types if t.rank == types[0].rank}
+        rest = {(*t.shape[:axis], 0, *t.shape[axis + 1 :]) for t in types if t.rank == types[0].rank}
         if len(rest) > 1 or any(t.rank != types[0].rank for t in types):
             raise ShapeError(
                 "operands of concat differ outside its axis",
@@ -228,7 +244,7 @@ class Concat(Op, name="concat"):
             )
         total = sum_(known(t.shape[axis], "the concatenated axis") for t in types)
         shape = types[0].shape
-        return TensorType(shape[:axis] + (total,) + shape[axis + 1 :], check_same_dtype("operands", *types))
+        return TensorType((*shape[:axis], total, *shape[axis + 1 :]), check_same_dtype("operands", *types))
 
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
         """∂xᵢ = the i-th piece of g."""
@@ -250,7 +266,7 @@ class Split(Op, name="split"):
         axis = normalize_axis(self.axis, type.rank)
         if sum_(self.sizes) != type.shape[axis]:
             raise ShapeError("the pieces do not make up the axis", expected=type.shape[axis], got=self.sizes)
-        shapes = (type.shape[:axis] + (s,) + type.shape[axis + 1 :] for s in self.sizes)
+        shapes = ((*type.shape[:axis], s, *type.shape[axis + 1 :]) for s in self.sizes)
         return TupleType(tuple(TensorType(s, type.dtype) for s in shapes))
 
     def vjp(self, node: Node, g: tuple[Node | None, ...]) -> tuple[Node | None, ...]:
@@ -317,7 +333,7 @@ class OneHot(Op, name="one_hot"):
         if not type.dtype.startswith(("int", "uint")):
             raise DTypeError("one_hot needs integers", expected="int64", got=type)
         axis = normalize_axis(self.axis, type.rank + 1)
-        return TensorType(type.shape[:axis] + (self.classes,) + type.shape[axis:], self.dtype)
+        return TensorType((*type.shape[:axis], self.classes, *type.shape[axis:]), self.dtype)
 
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
         """An integer has no gradient."""
@@ -375,12 +391,18 @@ def reshape(x: Operand, shape: Iterable[Any]) -> Node:
     if -1 in entries:
         at = entries.index(-1)
         rest = product(check_shape(e for i, e in enumerate(entries) if i != at))
-        total = node.tensor_type.size
-        if isinstance(rest, int) and isinstance(total, int) and (rest == 0 or total % rest):
-            raise ShapeError("the open size is not a whole number", expected=f"{total} elements", got=entries)
-        entries[at] = total // rest
+        entries[at] = _open_size(node.tensor_type.size, rest, entries)
     sizes = check_shape(entries)
     return node if sizes == node.shape else Node(Reshape(sizes), (node,))
+
+
+def _open_size(total: Size, rest: Size, entries: list[Any]) -> Size:
+    """Return total / rest, the size that −1 stands for."""
+    if isinstance(total, Dim):
+        return total // rest
+    if isinstance(rest, Dim) or rest == 0 or total % rest:
+        raise ShapeError("the open size is not a whole number", expected=f"{total} elements", got=entries)
+    return total // rest
 
 
 def transpose(x: Operand, axes: Sequence[int] | None = None) -> Node:

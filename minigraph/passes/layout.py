@@ -27,9 +27,7 @@ def channels_first_op(node: Node) -> Node | None:
     if not isinstance(op, (Conv2D, Conv2DTranspose, Conv2DKernelAdjoint, Pool)) or op.layout != NCHW:
         return None
     kernel_at = 1 if isinstance(op, (Conv2D, Conv2DTranspose)) else -1
-    inputs = [
-        Node(Transpose(KERNEL_TO_LAST if i == kernel_at else TO_LAST), (x,)) for i, x in enumerate(node.inputs)
-    ]
+    inputs = [Node(Transpose(KERNEL_TO_LAST if i == kernel_at else TO_LAST), (x,)) for i, x in enumerate(node.inputs)]
     result = Node(replace(op, layout=NHWC), inputs)
     return Node(Transpose(KERNEL_TO_FIRST if isinstance(op, Conv2DKernelAdjoint) else TO_FIRST), (result,))
 

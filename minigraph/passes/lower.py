@@ -84,8 +84,8 @@ class _Lowering:
     def make(self, node: Node, inputs: tuple[Node, ...]) -> Node:
         node = same_or_rebuilt(node, inputs)
         match node.op:
-            case BatchNorm(moving=Moving()):
-                rule = "batch_statistics" if self.training and not node.op.moving.frozen else "moving_averages"
+            case BatchNorm(moving=Moving(frozen=frozen)):
+                rule = "batch_statistics" if self.training and not frozen else "moving_averages"
                 return self.rewriter.replace(rule, node, lambda: self.batch_norm(node))
             case Dropout():
                 return self.rewriter.replace("dropout_mask", node, lambda: self.dropout(node))

@@ -1,4 +1,4 @@
-"""From graph to program: `plan` the memory, `program` compiles and calls, `state` holds variables, `profile` measures."""
+"""From graph to program: `plan` lays out memory, `program` compiles and calls, `state` holds variables."""
 
 from minigraph.runtime.interpreter import Interpreter, constant_evaluator, explain_non_finite
 from minigraph.runtime.plan import Plan, make_plan

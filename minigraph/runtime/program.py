@@ -75,13 +75,11 @@ def compile(
 class Program:
     """A compiled graph: call it with a state and the inputs by name; it returns the outputs by name.
 
-    Sizes are bound by the arrays it is called with, and what was prepared for them is kept. A call allocates nothing but
-    its results. Updates are committed after everything is computed, all or none.
+    Sizes are bound by the arrays it is called with, and what was prepared for them is kept. A call allocates nothing
+    but its results. Updates are committed after everything is computed, all or none.
     """
 
-    def __init__(
-        self, graph: Graph, backend: Backend, *, check_finite: bool = False, optimize: bool = True
-    ) -> None:
+    def __init__(self, graph: Graph, backend: Backend, *, check_finite: bool = False, optimize: bool = True) -> None:
         _refuse_open_modes(graph)
         self.definition = graph
         self.backend = backend
@@ -149,7 +147,8 @@ class Program:
         if self.definition.updates:
             if not self._lock.acquire(blocking=False):
                 raise ProgramError(
-                    "the program is running already", hint="a training program runs one step at a time; give each thread its own"
+                    "the program is running already",
+                    hint="a training program runs one step at a time; give each thread its own",
                 )
         else:
             self._lock.acquire()
@@ -287,7 +286,9 @@ class _Prepared:
                 )
             if array.shape != node.shape or str(array.dtype) != node.dtype:
                 raise ShapeError(
-                    f"the state's {node.label!r} does not fit", expected=node.type, got=f"{array.dtype}{list(array.shape)}"
+                    f"the state's {node.label!r} does not fit",
+                    expected=node.type,
+                    got=f"{array.dtype}{list(array.shape)}",
                 )
             arrays.append(array)
         return arrays

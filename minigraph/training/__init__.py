@@ -1,9 +1,14 @@
 """Training: `model` is what users hold, `fitting` the loop, `callbacks` what listens to it, `checkpoint` the file."""
 
 from minigraph.training.callbacks import (
-    Callback, CSVLogger, EarlyStopping, History, ModelCheckpoint, ReduceLROnPlateau, TerminateOnNaN,
+    Callback,
+    CSVLogger,
+    EarlyStopping,
+    History,
+    ModelCheckpoint,
+    ReduceLROnPlateau,
+    TerminateOnNaN,
 )  # fmt: skip
-
 from minigraph.training.model import Model, MovingAverageWarning
 
 __all__ = [

@@ -76,7 +76,9 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     except ModelFormatError:
         raise
     except (MinigraphError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ModelFormatError(f"the file does not hold a valid model: {error}", got=os.fspath(path), where="") from None
+        raise ModelFormatError(
+            f"the file does not hold a valid model: {error}", got=os.fspath(path), where=""
+        ) from None
     return model
 
 
@@ -92,7 +94,9 @@ def _header_digest(header: Mapping[str, str]) -> str:
 def _header(data: bytes, path: str) -> dict[str, str]:
     """Return the metadata of a safetensors file, checked before anything is allocated."""
     if len(data) < 8:
-        raise ModelFormatError("the file is too short to be a model", expected="at least 8 bytes", got=len(data), where="")
+        raise ModelFormatError(
+            "the file is too short to be a model", expected="at least 8 bytes", got=len(data), where=""
+        )
     size = int.from_bytes(data[:8], "little")
     if size > min(len(data) - 8, MAX_HEADER):
         raise ModelFormatError(
@@ -138,7 +142,9 @@ def _arrays(data: bytes, header: Mapping[str, str]) -> dict[str, Any]:
             f"the file is truncated or damaged: {error}", where="", hint="go back to an older checkpoint"
         ) from None
     if arrays.keys() != digests.keys():
-        raise ModelFormatError("the arrays are not those that were saved", expected=list(digests), got=list(arrays), where="")
+        raise ModelFormatError(
+            "the arrays are not those that were saved", expected=list(digests), got=list(arrays), where=""
+        )
     for name, array in arrays.items():
         if _digest(array) != digests[name]:
             raise ModelFormatError(f"array {name!r} is damaged: its SHA-256 does not fit", where="")

@@ -118,7 +118,8 @@ class Loop:
                 break
         logs = progress.means()
         if self.validation is not None:
-            judged = self.model.judge(*self.validation, batch_size=self.batches.batch_size)
+            arrays, labels = self.validation
+            judged = self.model.judge(arrays, labels, self.batches.batch_size)
             logs.update({f"val_{name}": value for name, value in judged.items()})
         progress.next_epoch()
         self.call("on_epoch_end", epoch, logs)

@@ -21,6 +21,7 @@ from minigraph.ir.graph import Graph, bind, topological
 from minigraph.ir.leaves import Input, Variable
 from minigraph.ir.node import Node
 from minigraph.ir.origin import scope
+from minigraph.ir.types import known
 from minigraph.ops.norm import BatchNorm
 from minigraph.passes.lower import lower
 from minigraph.runtime import Program, State, compile
@@ -226,7 +227,13 @@ class Model:
         elif validation_data is not None:
             validation_data = self._check_data(*validation_data)
         batches = Batches(
-            arrays, labels, batch_size, shuffle, self.seed if seed is None else seed, self._augmentation(augment), drop_last
+            arrays,
+            labels,
+            batch_size,
+            shuffle,
+            self.seed if seed is None else seed,
+            self._augmentation(augment),
+            drop_last,
         )
         loop = fitting.Loop(self, batches, validation_data, epochs, callbacks or (), verbose)
         return loop.run(initial_epoch, resume)
@@ -328,15 +335,16 @@ class Model:
         """Return data given as an array, a list of arrays or a dict as arrays by name."""
         if isinstance(data, Mapping):
             by_output = {n.removesuffix("_label"): n for n in names}
-            unknown = [k for k in data if k not in names and k not in by_output]
-            if unknown or len(data) != len(names):
+            given = {by_output.get(str(k), str(k)): v for k, v in data.items()}
+            unknown = [k for k in given if k not in names]
+            if unknown or len(given) != len(names):
                 raise DataError(
                     f"the {what}s do not fit",
                     expected=", ".join(names),
                     got=", ".join(map(str, data)),
-                    hint=did_you_mean(str(unknown[0]), names) if unknown else None,
+                    hint=did_you_mean(unknown[0], names) if unknown else None,
                 )
-            return {by_output.get(k, k): np.asarray(v) for k, v in data.items()}
+            return {name: np.asarray(given[name]) for name in names}
         several = list(data) if len(names) > 1 and isinstance(data, (list, tuple)) else [data]
         if len(several) != len(names):
             raise DataError(f"wrong number of {what}s", expected=", ".join(names), got=len(several))
@@ -358,7 +366,7 @@ class Model:
         return save_model(self, path)
 
     def __repr__(self) -> str:
-        parameters = sum(int(np.prod(v.shape)) for v in self.graph.variables)  # type: ignore[arg-type]
+        parameters = sum(known(v.tensor_type.size) for v in self.graph.variables)
         return f"<Model {self.name!r}: {len(self.graph.nodes)} nodes, {parameters:,} parameters>"
 
 

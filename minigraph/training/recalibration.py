@@ -50,9 +50,7 @@ def _levels(graph: Graph) -> list[list[Node]]:
     return [levels[d] for d in sorted(levels)]
 
 
-def _recalibrate_level(
-    model: Model, norms: list[Node], arrays: Mapping[str, Any], batch_size: int
-) -> dict[str, float]:
+def _recalibrate_level(model: Model, norms: list[Node], arrays: Mapping[str, Any], batch_size: int) -> dict[str, float]:
     outputs: dict[str, Node] = {}
     for i, norm in enumerate(norms):
         x = norm.inputs[0]

@@ -24,7 +24,11 @@ def summarise(model: Model, batch_size: int = 1) -> str:
     graph = bind(lower(model.graph, "inference"), **dict.fromkeys(model.graph.symbols, batch_size))
     rows = [_row(scope, nodes) for scope, nodes in _by_layer(graph).items()]
     widths = [max(len(row[i]) for row in [_HEAD, *rows]) for i in range(len(_HEAD))]
-    lines = [f"Model {model.name!r}, batch size {batch_size}", _line(_HEAD, widths), "─" * (sum(widths) + 2 * len(widths))]
+    lines = [
+        f"Model {model.name!r}, batch size {batch_size}",
+        _line(_HEAD, widths),
+        "─" * (sum(widths) + 2 * len(widths)),
+    ]
     lines += [_line(row, widths) for row in rows]
     return "\n".join([*lines, lines[2], *_totals(model, graph, batch_size)])
 

@@ -28,9 +28,11 @@ def boxes(source):
 
 
 def edges(source):
-    """The edges of DOT source: (tail, head, attributes), the way the values flow."""
+    """The edges that DOT source shows: (tail, head, attributes), the way the values flow."""
     found = []
     for tail, head, rest in re.findall(r"^\s*(\w+) -> (\w+)(.*)$", source, re.M):
+        if "style=invis" in rest:  # there for the layout alone
+            continue
         found.append((head, tail, rest) if "dir=back" in rest else (tail, head, rest))
     return found
 

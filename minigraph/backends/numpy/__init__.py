@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minigraph.backends.base import Kernel, Needs
-from minigraph.backends.numpy import conv, elementwise, linalg, pool, reduction, shape, threads  # noqa: F401
+from minigraph.backends.numpy import conv, elementwise, linalg, movement, pool, reduction, threads  # noqa: F401
 from minigraph.backends.numpy.registry import KERNELS, Array, Call, Entry, kernel
 from minigraph.errors import GraphError
 from minigraph.ir.node import Node

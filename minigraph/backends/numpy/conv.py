@@ -5,6 +5,7 @@ N,H,W,C only. The batch is shared among workers, each with its own scratch memor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -112,7 +113,7 @@ class _Unroller:
         self.geometry = g
         shape = g.unrolled_shape(step)
         size = int(np.prod(shape)) * g.itemsize
-        self.columns = memory[:size].view(dtype).reshape(shape)
+        self.columns = memory[:size].view(dtype)
         self.padded: Array | None = None
         if g.padded:
             shape = g.padded_shape(step)
@@ -134,7 +135,8 @@ class _Unroller:
             source = self.padded[:number]
         views = unrolled(source, g.window, g.outputs[1:3])
         per_group = g.images[3] // g.groups
-        columns = self.columns[:, :number]
+        shape = g.unrolled_shape(number)
+        columns: Array = self.columns[: math.prod(shape)].reshape(shape)
         for group in range(g.groups):
             np.copyto(columns[group], views[..., group * per_group : (group + 1) * per_group])
         return columns.reshape(g.groups, -1, g.depth)
@@ -210,7 +212,11 @@ def _cleared(unrollers: list[_Unroller], run: Kernel) -> Kernel:
 
 
 def _pointwise(call: Call, g: Geometry, x: Array, w: Array, out: Array) -> Kernel:
-    matrix, source, target = w.reshape(g.images[3], g.outputs[3]), x.reshape(-1, g.images[3]), out.reshape(-1, g.outputs[3])
+    matrix, source, target = (
+        w.reshape(g.images[3], g.outputs[3]),
+        x.reshape(-1, g.images[3]),
+        out.reshape(-1, g.outputs[3]),
+    )
     split = threads.ranges(len(source), call.threads if g.flops > threads.PARALLEL_FLOPS else 1)
     pieces = [(source[a:b], target[a:b]) for a, b in split]
     return lambda: threads.each(len(pieces), lambda i: np.matmul(pieces[i][0], matrix, out=pieces[i][1]))
@@ -379,9 +385,7 @@ def _conv2d_kernel_adjoint(call: Call) -> Kernel:
 def _depthwise_kernel_adjoint(call: Call, g: Geometry, x: Array, y: Array, out: Array) -> Kernel:
     (t,) = call.scratch(y.shape, dtype=y.dtype)
     places = taps(g.window, g.images[1:3], g.outputs[1:3])
-    moves = [
-        (pixels(x, p.inside), pixels(y, p.outside), pixels(t, p.outside), out[p.row, p.column, 0]) for p in places
-    ]
+    moves = [(pixels(x, p.inside), pixels(y, p.outside), pixels(t, p.outside), out[p.row, p.column, 0]) for p in places]
 
     def run() -> None:
         out.fill(0)  # taps that meet only padding

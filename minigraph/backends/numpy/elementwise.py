@@ -21,7 +21,7 @@ WIDE = 1024
 def widen(shape: tuple[int, ...], channels: int) -> tuple[int, int] | None:
     """Return (rows, repeats): how to see an array of small vectors as rows of `repeats` vectors, or None.
 
-    (M, C) op (C,) runs an inner loop of C elements; (M/R, R·C) op (R·C,) with the vector tiled runs R times longer ones.
+    (M, C) op (C,) runs inner loops of C elements; (M/R, R·C) op (R·C,), the vector tiled, runs R times longer ones.
     """
     vectors = math.prod(shape) // channels if channels else 0
     if channels >= WIDE or vectors < 64:
@@ -56,25 +56,27 @@ def _binary(ufunc: np.ufunc) -> Callable[[Call], Kernel]:
 
 def _widened(ufunc: np.ufunc, call: Call, x: Array, y: Array) -> Kernel | None:
     """Return the kernel over wide rows where one operand is a vector over the channels, else None."""
-    out = call.output
-    for at, (full, vector) in enumerate(((x, y), (y, x))):
-        if full.shape == out.shape and _is_channel_vector(vector.shape, out.shape):
-            channels = out.shape[-1]
-            wide = widen(out.shape, channels)
-            if wide is None or not (full.flags.c_contiguous and out.flags.c_contiguous):
-                return None
-            rows, repeats = wide
-            (tile,) = call.scratch((repeats, channels), dtype=vector.dtype)
-            source, row = vector.reshape(channels), tile.reshape(-1)
-            left, result = full.reshape(rows, -1), out.reshape(rows, -1)
-            operands = (left, row) if at == 0 else (row, left)
-
-            def run() -> None:
-                tile[...] = source
-                ufunc(*operands, out=result)
-
-            return run
+    if x.shape == call.output.shape and _is_channel_vector(y.shape, x.shape):
+        return _over_rows(call, x, y, lambda row, tile, out: ufunc(row, tile, out=out))
+    if y.shape == call.output.shape and _is_channel_vector(x.shape, y.shape):
+        return _over_rows(call, y, x, lambda row, tile, out: ufunc(tile, row, out=out))
     return None
+
+
+def _over_rows(call: Call, full: Array, vector: Array, apply: Callable[[Array, Array, Array], object]) -> Kernel | None:
+    wide = widen(full.shape, vector.size)
+    if wide is None or not full.flags.c_contiguous:
+        return None
+    rows, repeats = wide
+    (tiles,) = call.scratch((repeats, vector.size), dtype=vector.dtype)
+    source, tile = vector.reshape(-1), tiles.reshape(-1)
+    operand, out = full.reshape(rows, -1), call.output.reshape(rows, -1)
+
+    def run() -> None:
+        tiles[...] = source
+        apply(operand, tile, out)
+
+    return run
 
 
 def _unary(ufunc: np.ufunc) -> Callable[[Call], Kernel]:
@@ -82,8 +84,8 @@ def _unary(ufunc: np.ufunc) -> Callable[[Call], Kernel]:
 
 
 BINARY: dict[type[Op], np.ufunc] = {
-    elementwise.Add: np.add, elementwise.Sub: np.subtract, elementwise.Mul: np.multiply, elementwise.Div: np.true_divide,
-    elementwise.Pow: np.power, elementwise.Maximum: np.maximum, elementwise.Minimum: np.minimum,
+    elementwise.Add: np.add, elementwise.Sub: np.subtract, elementwise.Mul: np.multiply,
+    elementwise.Div: np.true_divide, elementwise.Pow: np.power, elementwise.Maximum: np.maximum, elementwise.Minimum: np.minimum,
     elementwise.Less: np.less, elementwise.LessEqual: np.less_equal, elementwise.Greater: np.greater,
     elementwise.GreaterEqual: np.greater_equal, elementwise.Equal: np.equal, elementwise.NotEqual: np.not_equal,
 }  # fmt: skip
@@ -117,7 +119,9 @@ def _rsqrt(call: Call) -> Kernel:
 @kernel(elementwise.Clip, inplace=(0,))
 def _clip(call: Call) -> Kernel:
     x, out, op = call.inputs[0], call.output, call.op
-    limits = [None if math.isinf(v) and v == edge else v for v, edge in ((op.minimum, -math.inf), (op.maximum, math.inf))]
+    limits = [
+        None if math.isinf(v) and v == edge else v for v, edge in ((op.minimum, -math.inf), (op.maximum, math.inf))
+    ]
     if limits == [None, None]:
         return lambda: np.copyto(out, x)
     low, high = (None if v is None else np.asarray(v, x.dtype) for v in limits)
@@ -249,7 +253,7 @@ def _elu(call: Call) -> Kernel:
 
 
 def _sigmoid_into(x: Array, out: Array, t: Array) -> None:
-    """With e = exp(−|x|): 1/(1 + e) for x ≥ 0, e/(1 + e) below. Never overflows, and small results keep their digits."""
+    """With e = exp(−|x|): 1/(1 + e) for x ≥ 0, e/(1 + e) below. Never overflows; small results keep their digits."""
     one = x.dtype.type(1)
     np.absolute(x, out=t)
     np.negative(t, out=t)
@@ -330,4 +334,3 @@ def _hard_swish(call: Call) -> Kernel:
         np.multiply(x, out, out=out)
 
     return run
-

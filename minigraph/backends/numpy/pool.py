@@ -10,7 +10,6 @@ import numpy as np
 from minigraph.backends.numpy.elementwise import as_bits, mask_bits
 from minigraph.backends.numpy.registry import Array, Call, Kernel, align, kernel, shape_of
 from minigraph.backends.numpy.window import Tap, pixels, taps
-from minigraph.ir.node import Node
 from minigraph.ir.types import DTYPES
 from minigraph.ops import pool
 

@@ -196,7 +196,8 @@ def _moments_workspace(node: Node) -> int:
 
 
 def _chunk_rows(rows: int, length: int, dtype: Any) -> int:
-    return max(1, min(rows, CHUNK_BYTES // max(1, length * np.dtype(dtype).itemsize)))
+    row_bytes: int = length * np.dtype(dtype).itemsize
+    return max(1, min(rows, CHUNK_BYTES // max(1, row_bytes)))
 
 
 @kernel(Moments, workspace=_moments_workspace)

@@ -54,7 +54,7 @@ def pixels(image: Array, place: tuple[slice, slice]) -> Array:
 
 
 def unrolled(padded: Array, window: Window, windows: tuple[int, int]) -> Array:
-    """Return the view (N, H′, W′, kh, kw, C) of padded images in which each window's taps stand side by side (im2col)."""
+    """Return the view (N, H′, W′, kh, kw, C) of padded images: each window's taps stand side by side (im2col)."""
     n, h, w, c = padded.strides
     (s, t), (d, e) = window.strides, window.dilations
     shape = (len(padded), *windows, *window.size, padded.shape[3])
