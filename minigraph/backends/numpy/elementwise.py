@@ -84,16 +84,32 @@ def _unary(ufunc: np.ufunc) -> Callable[[Call], Kernel]:
 
 
 BINARY: dict[type[Op], np.ufunc] = {
-    elementwise.Add: np.add, elementwise.Sub: np.subtract, elementwise.Mul: np.multiply,
-    elementwise.Div: np.true_divide, elementwise.Pow: np.power, elementwise.Maximum: np.maximum, elementwise.Minimum: np.minimum,
-    elementwise.Less: np.less, elementwise.LessEqual: np.less_equal, elementwise.Greater: np.greater,
-    elementwise.GreaterEqual: np.greater_equal, elementwise.Equal: np.equal, elementwise.NotEqual: np.not_equal,
-}  # fmt: skip
+    elementwise.Add: np.add,
+    elementwise.Sub: np.subtract,
+    elementwise.Mul: np.multiply,
+    elementwise.Div: np.true_divide,
+    elementwise.Pow: np.power,
+    elementwise.Maximum: np.maximum,
+    elementwise.Minimum: np.minimum,
+    elementwise.Less: np.less,
+    elementwise.LessEqual: np.less_equal,
+    elementwise.Greater: np.greater,
+    elementwise.GreaterEqual: np.greater_equal,
+    elementwise.Equal: np.equal,
+    elementwise.NotEqual: np.not_equal,
+}
 UNARY: dict[type[Op], np.ufunc] = {
-    elementwise.Neg: np.negative, elementwise.Abs: np.absolute, elementwise.Sign: np.sign, elementwise.Floor: np.floor,
-    elementwise.Exp: np.exp, elementwise.Log: np.log, elementwise.Sqrt: np.sqrt, elementwise.Sin: np.sin,
-    elementwise.Cos: np.cos, activations.Tanh: np.tanh,
-}  # fmt: skip
+    elementwise.Neg: np.negative,
+    elementwise.Abs: np.absolute,
+    elementwise.Sign: np.sign,
+    elementwise.Floor: np.floor,
+    elementwise.Exp: np.exp,
+    elementwise.Log: np.log,
+    elementwise.Sqrt: np.sqrt,
+    elementwise.Sin: np.sin,
+    elementwise.Cos: np.cos,
+    activations.Tanh: np.tanh,
+}
 for _op, _ufunc in BINARY.items():
     KERNELS[_op] = Entry(_binary(_ufunc), inplace=(0, 1), workspace=_binary_workspace)
 for _op, _ufunc in UNARY.items():
