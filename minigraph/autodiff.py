@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 
 from minigraph.errors import GradientError
 from minigraph.ir.graph import topological
 from minigraph.ir.leaves import Constant, Item
 from minigraph.ir.node import Node
-from minigraph.ir.origin import Origin, inherit
+from minigraph.ir.origin import Origin, inheriting
 from minigraph.ir.types import Shape, TupleType, is_float
 from minigraph.ops.reduction import sum as sum_
 from minigraph.ops.shape import broadcast_to, reshape
@@ -31,8 +32,7 @@ def gradients(output: Node, wrt: Sequence[Node], adjoint: Node | None = None) ->
     [<add : float32[3]>]
     """
     if adjoint is None:
-        with inherit(_gradient_origin(output)):
-            adjoint = _seed(output)
+        adjoint = inheriting(partial(_gradient_origin, output), partial(_seed, output))
     elif adjoint.type != output.type:
         raise GradientError("the adjoint does not fit the output", expected=output.type, got=adjoint.type)
     order = topological([output])
@@ -41,21 +41,24 @@ def gradients(output: Node, wrt: Sequence[Node], adjoint: Node | None = None) ->
     items: dict[Node, list[Node | None]] = {}  # the same for tuples: one adjoint for each item
     terms[output].append(adjoint)
     found: dict[Node, Node] = {}
+
+    def propagate(node: Node) -> None:
+        """Turn one node's adjoint into contributions to the adjoints of its operands."""
+        g = items[node] if isinstance(node.type, TupleType) else _total(terms.pop(node), node.shape)
+        if isinstance(g, Node):
+            found[node] = g
+        if isinstance(node.op, Item):
+            parent = node.inputs[0]
+            slots: list[Node | None] = items.setdefault(parent, [None] * len(parent.type.items))  # type: ignore[union-attr]
+            slots[node.op.index] = g if slots[node.op.index] is None else slots[node.op.index] + g  # type: ignore[operator, assignment]
+        elif any(i in active for i in node.inputs):
+            for operand, term in zip(node.inputs, node.op.vjp(node, g), strict=True):
+                if term is not None and operand in active:
+                    terms[operand].append(_unbroadcast(term, operand.shape))
+
     for node in reversed(order):
-        if node not in active or (node not in terms and node not in items):
-            continue
-        with inherit(_gradient_origin(node)):
-            g = items[node] if isinstance(node.type, TupleType) else _total(terms.pop(node), node.shape)
-            if isinstance(g, Node):
-                found[node] = g
-            if isinstance(node.op, Item):
-                parent = node.inputs[0]
-                slots: list[Node | None] = items.setdefault(parent, [None] * len(parent.type.items))  # type: ignore[union-attr]
-                slots[node.op.index] = g if slots[node.op.index] is None else slots[node.op.index] + g  # type: ignore[operator, assignment]
-            elif any(i in active for i in node.inputs):
-                for operand, term in zip(node.inputs, node.op.vjp(node, g), strict=True):
-                    if term is not None and operand in active:
-                        terms[operand].append(_unbroadcast(term, operand.shape))
+        if node in active and (node in terms or node in items):
+            inheriting(partial(_gradient_origin, node), partial(propagate, node))
     return [_result(found.get(node), node, output) for node in wrt]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from minigraph.errors import user_frame
 
@@ -35,14 +36,14 @@ class Origin:
 
 
 _scope: ContextVar[str] = ContextVar("minigraph_scope", default="")
-_inherited: ContextVar[Origin | None] = ContextVar("minigraph_inherited_origin", default=None)
+_inherited: ContextVar[Callable[[], Origin] | None] = ContextVar("minigraph_inherited_origin", default=None)
 
 
 def current() -> Origin:
-    """Return the origin for a node made now: inherited inside `inherit`, else the user's line and the open scopes."""
+    """Return the origin for a node made now: inherited inside `inheriting`, else the user's line and the open scopes."""
     inherited = _inherited.get()
     if inherited is not None:
-        return inherited
+        return inherited()
     return Origin(*user_frame(), _scope.get())
 
 
@@ -62,11 +63,17 @@ def scope(name: str) -> Iterator[None]:
         _scope.reset(token)
 
 
-@contextlib.contextmanager
-def inherit(origin: Origin) -> Iterator[None]:
-    """Give all nodes made inside this origin. Only autodiff and the rewrite driver need it, so no rule can forget."""
+_T = TypeVar("_T")
+
+
+def inheriting(origin: Callable[[], Origin], make: Callable[[], _T]) -> _T:
+    """Return `make()`, with all nodes made inside getting the origin that `origin()` returns.
+
+    Only autodiff and the rewrite driver need it, so no author of an op or a rule can forget. The origin is a function,
+    because most rules that are tried make no node.
+    """
     token = _inherited.set(origin)
     try:
-        yield
+        return make()
     finally:
         _inherited.reset(token)

@@ -26,4 +26,4 @@ def constant(value: Any, dtype: str | None = None) -> Node:
         dtype = "float32"
     if dtype is None and array.dtype.name not in DTYPES:
         raise ArgumentError("not an array of a dtype we have", expected=", ".join(DTYPES), got=array.dtype.name)
-    return Node(Constant.of(np.ascontiguousarray(array.astype(check_dtype(dtype or array.dtype.name)))))
+    return Node(Constant.of(np.array(array, check_dtype(dtype or array.dtype.name), order="C")))

@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 from minigraph.errors import GraphError
 from minigraph.ir.graph import Graph
 from minigraph.ir.node import Node
-from minigraph.ir.origin import inherit
+from minigraph.ir.origin import inheriting
 from minigraph.passes.trace import Rewrite, Step, Trace
 
 # A rule: the node that should stand in this one's place, or None. It sees the node over its new operands.
@@ -54,8 +54,7 @@ class Rewriter:
         """Return what `make` puts in the place of `old`, with its provenance; `old` itself if it makes nothing."""
         statistics = self.trace.rules[rule]
         start = time.perf_counter()
-        with inherit(old.origin.rewritten(rule, old.id)):
-            new = make()
+        new = inheriting(lambda: old.origin.rewritten(rule, old.id), make)
         statistics.seconds += time.perf_counter() - start
         statistics.tries += 1
         if new is None or new is old:

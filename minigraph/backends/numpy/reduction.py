@@ -107,9 +107,8 @@ def _kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _shift(x: Array, axes: tuple[int, ...], top: Array, out: Array) -> None:
-    """out = x − max x, with the maximum left in `top`; a group of nothing but −inf is not shifted."""
+    """out = x − max x, with the maximum left in `top`."""
     np.maximum.reduce(x, axis=axes, keepdims=True, out=top, initial=-np.inf)
-    np.copyto(top, 0, where=np.isinf(top))
     np.subtract(x, top, out=out)
 
 
@@ -120,7 +119,9 @@ def _logsumexp(call: Call) -> Kernel:
     narrow = top.reshape(out.shape)
 
     def run() -> None:
-        _shift(x, axes, top, t)
+        np.maximum.reduce(x, axis=axes, keepdims=True, out=top, initial=-np.inf)
+        np.copyto(top, 0, where=np.isinf(top))  # ∞ − ∞ is not a number, but the logarithm of the sum is ±∞
+        np.subtract(x, top, out=t)
         np.exp(t, out=t)
         np.add.reduce(t, axis=axes, out=out)
         np.log(out, out=out)
@@ -205,7 +206,7 @@ def _moments(call: Call) -> Kernel:
     x, axes = call.inputs[0], call.op.axes
     mean, variance = call.output
     count = math.prod(x.shape[a] for a in axes)
-    if count == 0:
+    if count == 0 or mean.size == 0:
         return lambda: (mean.fill(np.nan), variance.fill(np.nan))
     if _over_leading_axes(axes, x.ndim) and x.flags.c_contiguous:
         return _channel_moments(call, x, mean, variance, count)
