@@ -36,30 +36,42 @@ def gradients(output: Node, wrt: Sequence[Node], adjoint: Node | None = None) ->
     elif adjoint.type != output.type:
         raise GradientError("the adjoint does not fit the output", expected=output.type, got=adjoint.type)
     order = topological([output])
-    active = _active(order, wrt)
-    terms: dict[Node, list[Node]] = defaultdict(list)  # contributions to each node's adjoint
-    items: dict[Node, list[Node | None]] = {}  # the same for tuples: one adjoint for each item
-    terms[output].append(adjoint)
-    found: dict[Node, Node] = {}
-
-    def propagate(node: Node) -> None:
-        """Turn one node's adjoint into contributions to the adjoints of its operands."""
-        g = items[node] if isinstance(node.type, TupleType) else _total(terms.pop(node), node.shape)
-        if isinstance(g, Node):
-            found[node] = g
-        if isinstance(node.op, Item):
-            parent = node.inputs[0]
-            slots: list[Node | None] = items.setdefault(parent, [None] * len(parent.type.items))  # type: ignore[union-attr]
-            slots[node.op.index] = g if slots[node.op.index] is None else slots[node.op.index] + g  # type: ignore[operator, assignment]
-        elif any(i in active for i in node.inputs):
-            for operand, term in zip(node.inputs, node.op.vjp(node, g), strict=True):
-                if term is not None and operand in active:
-                    terms[operand].append(_unbroadcast(term, operand.shape))
-
+    sweep = _Sweep(_active(order, wrt))
+    sweep.terms[output].append(adjoint)
     for node in reversed(order):
-        if node in active and (node in terms or node in items):
-            inheriting(partial(_gradient_origin, node), partial(propagate, node))
-    return [_result(found.get(node), node, output) for node in wrt]
+        if node in sweep.active and (node in sweep.terms or node in sweep.items):
+            inheriting(partial(_gradient_origin, node), partial(sweep.propagate, node))
+    return [_result(sweep.found.get(node), node, output) for node in wrt]
+
+
+class _Sweep:
+    """One walk backwards: what is known of each node's adjoint."""
+
+    def __init__(self, active: set[Node]) -> None:
+        self.active = active  # adjoints are needed for these nodes only
+        self.terms: dict[Node, list[Node]] = defaultdict(list)  # contributions to each adjoint
+        self.items: dict[Node, list[Node | None]] = {}  # the same for tuples: one adjoint for each item
+        self.found: dict[Node, Node] = {}
+
+    def propagate(self, node: Node) -> None:
+        """Sum up one node's adjoint, and turn it into contributions to the adjoints of its operands."""
+        if isinstance(node.type, TupleType):
+            self.contribute(node, node.op.vjp(node, tuple(self.items[node])))
+            return
+        g = self.found[node] = _total(self.terms.pop(node), node.shape)
+        if isinstance(node.op, Item):
+            parent, index = node.inputs[0], node.op.index
+            slots = self.items.setdefault(parent, [None] * len(parent.type.items))  # type: ignore[union-attr]
+            before = slots[index]
+            slots[index] = g if before is None else before + g
+        elif any(i in self.active for i in node.inputs):
+            self.contribute(node, node.op.vjp(node, g))
+
+    def contribute(self, node: Node, terms: Sequence[Node | None]) -> None:
+        """Hand each operand its term, summed over the axes along which it was repeated."""
+        for operand, term in zip(node.inputs, terms, strict=True):
+            if term is not None and operand in self.active:
+                self.terms[operand].append(_unbroadcast(term, operand.shape))
 
 
 def _seed(output: Node) -> Node:

@@ -40,7 +40,7 @@ _inherited: ContextVar[Callable[[], Origin] | None] = ContextVar("minigraph_inhe
 
 
 def current() -> Origin:
-    """Return the origin for a node made now: inherited inside `inheriting`, else the user's line and the open scopes."""
+    """Return the origin for a node made now: the inherited one, else the user's line and the open scopes."""
     inherited = _inherited.get()
     if inherited is not None:
         return inherited()
