@@ -35,7 +35,7 @@ def topological(roots: Iterable[Node]) -> list[Node]:
 
 
 class Graph:
-    """A program as data: `inputs`, then `outputs` (name → node), then `updates` (variable → its next value).
+    """A program as data: `inputs`, `outputs` (name → node), `updates` (variable → its next value), `nodes` in order.
 
     An update is committed after all outputs are computed. Inputs that are not listed are found; listing them fixes
     their order and keeps those that nothing reads.
@@ -56,14 +56,21 @@ class Graph:
         updates: Mapping[Node, Node] | None = None,
         inputs: Sequence[Node] | None = None,
     ) -> None:
-        updates = updates or {}
-        found = topological([*outputs.values(), *(n for pair in updates.items() for n in pair)])
-        listed = tuple(inputs or ())
-        extra = tuple(n for n in found if isinstance(n.op, Input) and n not in set(listed))
-        self.inputs: tuple[Node, ...] = listed + extra
         self.outputs: Mapping[str, Node] = MappingProxyType(dict(outputs))
-        self.updates: Mapping[Node, Node] = MappingProxyType(dict(updates))
+        self.updates: Mapping[Node, Node] = MappingProxyType(dict(updates or {}))
+        self.inputs: tuple[Node, ...] = tuple(inputs or ())
+        self.nodes: tuple[Node, ...] = self._sorted()
+        listed = set(self.inputs)
+        extra = tuple(n for n in self.nodes if isinstance(n.op, Input) and n not in listed)
+        if extra:
+            self.inputs += extra
+            self.nodes = self._sorted()
         self._check_names()
+
+    def _sorted(self) -> tuple[Node, ...]:
+        """Return all nodes: inputs first, then operands before users."""
+        roots = [*self.inputs, *self.outputs.values()]
+        return tuple(topological([*roots, *(n for pair in self.updates.items() for n in pair)]))
 
     def _check_names(self) -> None:
         for kind, nodes in (("input", self.inputs), ("variable", self.variables)):
@@ -90,12 +97,6 @@ class Graph:
                     got=value.type,
                     where=value.origin.where,
                 )
-
-    @cached_property
-    def nodes(self) -> tuple[Node, ...]:
-        """All nodes: inputs first, then operands before users."""
-        roots = [*self.inputs, *self.outputs.values()]
-        return tuple(topological([*roots, *(n for pair in self.updates.items() for n in pair)]))
 
     @cached_property
     def variables(self) -> tuple[Node, ...]:

@@ -8,16 +8,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Protocol, TypeAlias
 
 from minigraph.errors import GraphError
-from minigraph.ir.graph import Graph
+from minigraph.ir.graph import Graph, same_or_rebuilt
 from minigraph.ir.node import Node
+from minigraph.ir.op import Op
 from minigraph.ir.origin import inheriting
 from minigraph.passes.trace import Rewrite, Step, Trace
 
 # A rule: the node that should stand in this one's place, or None. It sees the node over its new operands.
 Rule: TypeAlias = Callable[[Node], Node | None]
+
+
+def at(*ops: type[Op]) -> Callable[[Rule], Rule]:
+    """Say at which ops a rule is tried (subclasses included); a rule that does not say is tried at every node.
+
+    A rule's own `case` decides whether it matches; this spares a large graph the calls that cannot.
+    """
+
+    def mark(rule: Rule) -> Rule:
+        rule.ops = ops  # type: ignore[attr-defined]
+        return rule
+
+    return mark
 
 
 class Pass(Protocol):
@@ -81,7 +96,7 @@ class Rewriting:
         """Return the graph at the fixed point; a GraphError names the rules if there is none."""
         for _ in range(self.max_sweeps):
             rewriter = Rewriter(trace)
-            graph = graph.rebuild(lambda node, inputs, r=rewriter: self._apply(node, inputs, r))  # type: ignore[misc]
+            graph = graph.rebuild(partial(self._apply, rewriter))
             if not rewriter.changed:
                 return graph
         last = sorted({rewrite.rule for rewrite in trace.pending[-20:]})
@@ -91,10 +106,15 @@ class Rewriting:
             hint="two of them probably undo each other",
         )
 
-    def _apply(self, node: Node, inputs: tuple[Node, ...], rewriter: Rewriter) -> Node:
-        node = node if inputs == node.inputs else node.with_inputs(inputs)
-        for rule in self.rules:
-            new = rewriter.replace(rule.__name__, node, lambda rule=rule, node=node: rule(node))  # type: ignore[misc]
+    def _apply(self, rewriter: Rewriter, node: Node, inputs: tuple[Node, ...]) -> Node:
+        node = same_or_rebuilt(node, inputs)
+        for rule in _rules_at(self.rules, type(node.op)):  # type: ignore[arg-type]  # functions are hashable
+            new = rewriter.replace(rule.__name__, node, partial(rule, node))
             if new is not node:
                 return new
         return node
+
+
+@cache
+def _rules_at(rules: tuple[Rule, ...], op: type[Op]) -> tuple[Rule, ...]:
+    return tuple(rule for rule in rules if issubclass(op, getattr(rule, "ops", Op)))

@@ -14,13 +14,14 @@ from minigraph.ops.norm import BatchNorm, Moments
 from minigraph.ops.pool import Pool
 from minigraph.ops.shape import Cast, Transpose
 from minigraph.ops.window import NCHW, NHWC
-from minigraph.passes.driver import Rewriting
+from minigraph.passes.driver import Rewriting, at
 from minigraph.passes.simplify import nothing_moved, reshape_of_reshape, transpose_is_reshape, transpose_of_transpose
 
 TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # N,C,H,W → N,H,W,C and back
 KERNEL_TO_LAST, KERNEL_TO_FIRST = (2, 3, 1, 0), (3, 2, 0, 1)  # O,I,H,W → H,W,I,O and back
 
 
+@at(Conv2D, Conv2DTranspose, Conv2DKernelAdjoint, Pool)
 def channels_first_op(node: Node) -> Node | None:
     """f(x) in N,C,H,W = transpose(f(transpose(x)) in N,H,W,C)."""
     op = node.op
@@ -32,6 +33,7 @@ def channels_first_op(node: Node) -> Node | None:
     return Node(Transpose(KERNEL_TO_FIRST if isinstance(op, Conv2DKernelAdjoint) else TO_FIRST), (result,))
 
 
+@at(BatchNorm)
 def batch_norm_channels_last(node: Node) -> Node | None:
     """batch_norm over axis 1 of transpose(x) = transpose(batch_norm of x over the axis it came from)."""
     match node.op, node.inputs:
@@ -40,6 +42,7 @@ def batch_norm_channels_last(node: Node) -> Node | None:
     return None
 
 
+@at(Moments)
 def moments_of_transpose(node: Node) -> Node | None:
     """moments(transpose(x)) over axes = moments(x) over the axes they came from, where the rest keeps its order."""
     match node.op, node.inputs:
@@ -50,10 +53,9 @@ def moments_of_transpose(node: Node) -> Node | None:
     return None
 
 
+@at(Elementwise, Cast)
 def elementwise_of_transposes(node: Node) -> Node | None:
     """f(transpose(x), transpose(y)) = transpose(f(x, y)); scalars may stand beside."""
-    if not isinstance(node.op, (Elementwise, Cast)):
-        return None
     orders = {x.op.axes for x in node.inputs if isinstance(x.op, Transpose)}
     if len(orders) != 1 or any(x.shape != () and not isinstance(x.op, Transpose) for x in node.inputs):
         return None

@@ -10,7 +10,7 @@ from minigraph.ir.types import Dim, is_float, product
 from minigraph.ops.elementwise import Add, Binary, Div, Elementwise, Mul, Neg, Pow, Sub, Where
 from minigraph.ops.reduction import Sum
 from minigraph.ops.shape import BroadcastTo, Cast, Concat, CountOf, Pad, Reshape, Slice, Split, Transpose
-from minigraph.passes.driver import Rewriting
+from minigraph.passes.driver import Rewriting, at
 
 
 def _is(node: Node, value: float) -> bool:
@@ -23,6 +23,7 @@ def _in_place_of(node: Node, kept: Node) -> Node | None:
     return kept if kept.type == node.type else None
 
 
+@at(Add, Sub)
 def add_zero(node: Node) -> Node | None:
     """x + 0 = x, x − 0 = x (but for the sign of −0)."""
     match node.op, node.inputs:
@@ -33,6 +34,7 @@ def add_zero(node: Node) -> Node | None:
     return None
 
 
+@at(Sub)
 def zero_minus(node: Node) -> Node | None:
     """0 − x = −x (but for the sign of 0)."""
     match node.op, node.inputs:
@@ -41,6 +43,7 @@ def zero_minus(node: Node) -> Node | None:
     return None
 
 
+@at(Mul, Div)
 def multiply_by_one(node: Node) -> Node | None:
     """x · 1 = x, x / 1 = x."""
     match node.op, node.inputs:
@@ -51,6 +54,7 @@ def multiply_by_one(node: Node) -> Node | None:
     return None
 
 
+@at(Div)
 def divide_by_constant(node: Node) -> Node | None:
     """x / c = x · (1/c) where c is a power of two, so that nothing is rounded."""
     match node.op, node.inputs:
@@ -61,6 +65,7 @@ def divide_by_constant(node: Node) -> Node | None:
     return None
 
 
+@at(Pow)
 def power_of_small_integer(node: Node) -> Node | None:
     """x¹ = x, x² = x·x."""
     match node.op, node.inputs:
@@ -71,6 +76,7 @@ def power_of_small_integer(node: Node) -> Node | None:
     return None
 
 
+@at(Neg)
 def double_negation(node: Node) -> Node | None:
     """−(−x) = x."""
     match node.op, node.inputs:
@@ -79,6 +85,7 @@ def double_negation(node: Node) -> Node | None:
     return None
 
 
+@at(Add, Sub)
 def add_of_negation(node: Node) -> Node | None:
     """x + (−y) = x − y, x − (−y) = x + y, (−x) + y = y − x."""
     match node.op, node.inputs:
@@ -91,6 +98,7 @@ def add_of_negation(node: Node) -> Node | None:
     return None
 
 
+@at(Where)
 def where_constant(node: Node) -> Node | None:
     """where(true, x, y) = x, where(false, x, y) = y."""
     match node.op, node.inputs:
@@ -99,6 +107,7 @@ def where_constant(node: Node) -> Node | None:
     return None
 
 
+@at(Reshape)
 def reshape_of_reshape(node: Node) -> Node | None:
     """reshape(reshape(x, s), t) = reshape(x, t); reshape(x, shape of x) = x."""
     match node.op, node.inputs:
@@ -109,6 +118,7 @@ def reshape_of_reshape(node: Node) -> Node | None:
     return None
 
 
+@at(Transpose)
 def transpose_of_transpose(node: Node) -> Node | None:
     """transpose(transpose(x, p), q) = transpose(x, p∘q); the identity order is dropped."""
     match node.op, node.inputs:
@@ -119,6 +129,7 @@ def transpose_of_transpose(node: Node) -> Node | None:
     return None
 
 
+@at(Transpose)
 def transpose_is_reshape(node: Node) -> Node | None:
     """transpose(x) = reshape(x) where only axes of size 1 change their place."""
     match node.op, node.inputs:
@@ -129,6 +140,7 @@ def transpose_is_reshape(node: Node) -> Node | None:
     return None
 
 
+@at(Pad, Cast, BroadcastTo, Concat, Slice, Sum, Item)
 def nothing_moved(node: Node) -> Node | None:
     """pad by 0, cast to the same dtype, broadcast to the same shape, concat of one, the whole slice: x itself."""
     match node.op, node.inputs:
@@ -143,10 +155,9 @@ def nothing_moved(node: Node) -> Node | None:
     return None
 
 
+@at(Binary, Where)
 def broadcast_before_elementwise(node: Node) -> Node | None:
     """f(broadcast(x), y) = f(x, y) where y alone has the full shape: elementwise ops broadcast by themselves."""
-    if not isinstance(node.op, (Binary, Where)):
-        return None
     for i, operand in enumerate(node.inputs):
         if isinstance(operand.op, BroadcastTo):
             narrow = operand.inputs[0]
@@ -156,10 +167,9 @@ def broadcast_before_elementwise(node: Node) -> Node | None:
     return None
 
 
+@at(Elementwise, Cast)
 def elementwise_of_broadcast(node: Node) -> Node | None:
     """f(broadcast(x)) = broadcast(f(x)), for one operand or with constants beside: less to compute."""
-    if not isinstance(node.op, Elementwise | Cast):
-        return None
     wide = [x for x in node.inputs if isinstance(x.op, BroadcastTo)]
     if len(wide) != 1 or any(x.shape != () for x in node.inputs if x is not wide[0]):
         return None
@@ -167,6 +177,7 @@ def elementwise_of_broadcast(node: Node) -> Node | None:
     return Node(BroadcastTo(node.shape), (Node(node.op, tuple(narrow if x is wide[0] else x for x in node.inputs)),))
 
 
+@at(BroadcastTo)
 def broadcast_of_broadcast(node: Node) -> Node | None:
     """broadcast(broadcast(x)) = broadcast(x)."""
     match node.op, node.inputs:
@@ -175,6 +186,7 @@ def broadcast_of_broadcast(node: Node) -> Node | None:
     return None
 
 
+@at(CountOf)
 def size_of_known_shape(node: Node) -> Node | None:
     """size(x) is a constant once the shape is bound."""
     match node.op, node.inputs:

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from minigraph.backends.base import Needs
 from minigraph.errors import GraphError
@@ -59,21 +62,32 @@ class Plan:
 
     def check(self) -> Plan:
         """Return the plan if no two slots that live at the same time overlap; else raise a GraphError."""
-        events: dict[int, tuple[list[Slot], list[Slot]]] = defaultdict(lambda: ([], []))
-        for slot in self.all_slots:
-            events[slot.start][0].append(slot)
-            events[slot.end + 1][1].append(slot)
-        live: dict[int, Slot] = {}
-        for step in sorted(events):
-            begin, end = events[step]
-            for slot in end:
-                live.pop(id(slot), None)
-            for slot in begin:
-                live[id(slot)] = slot
-            # Only new slots can bring an overlap; they are compared with all that live.
-            for slot in begin:
-                _check_against(slot, live.values(), step)
+        # Play the steps through on a map of the arena, a cell a cache line: each cell has one owner at a time.
+        owner = np.full(self.peak // ALIGNMENT, -1)
+        starts: dict[int, list[int]] = defaultdict(list)
+        ends: dict[int, list[int]] = defaultdict(list)
+        for i, slot in enumerate(self.all_slots):
+            starts[slot.start].append(i)
+            ends[slot.end].append(i)
+        for step in range(-1, len(self.steps) + 1):
+            for i in starts[step]:
+                cells = self._cells(self.all_slots[i], owner)
+                if (cells >= 0).any():
+                    other = self.all_slots[cells.max()]
+                    raise GraphError(
+                        f"plan: {self.all_slots[i].what} and {other.what} overlap at step {step}",
+                        got=f"{self.all_slots[i]} and {other}",
+                        where="",
+                    )
+                cells[:] = i
+            for i in ends[step]:
+                self._cells(self.all_slots[i], owner)[:] = -1
         return self
+
+    def _cells(self, slot: Slot, owner: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        if slot.offset < 0 or slot.offset % ALIGNMENT or slot.offset + slot.nbytes > self.peak:
+            raise GraphError("plan: a slot lies outside the arena", expected=f"0 … {self.peak}", got=slot, where="")
+        return owner[slot.offset // ALIGNMENT : (slot.offset + slot.nbytes) // ALIGNMENT]
 
     def __str__(self) -> str:
         number = {node: i for i, node in enumerate(self.graph.nodes)}
@@ -93,13 +107,6 @@ class Plan:
                     f"{i:>4}  {name:<34}{slot.offset:>12,}{slot.nbytes:>12,}  {f'{slot.start}–{slot.end}':<12}{notes}"
                 )
         return "\n".join(lines)
-
-
-def _check_against(slot: Slot, others: object, step: int) -> None:
-    for other in others:  # type: ignore[attr-defined]
-        apart = slot.offset + slot.nbytes <= other.offset or other.offset + other.nbytes <= slot.offset
-        if other is not slot and not apart:
-            raise GraphError(f"plan: {slot.what} and {other.what} overlap at step {step}", got=(slot, other), where="")
 
 
 def _results(node: Node) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import itertools
 import os
 import pathlib
 import threading
@@ -25,42 +26,56 @@ def available() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class _Job:
+    """Pieces of work that workers take one by one: who is free takes the next, and a late worker finds none left."""
+
+    def __init__(self, pieces: int, body: Callable[[int], object]) -> None:
+        self.pieces = pieces
+        self.body = body
+        self.tickets = itertools.count()  # next() on it is atomic
+        self.done = threading.Semaphore(0)
+        self.errors: list[BaseException] = []
+
+    def take(self) -> int:
+        """Do pieces until none is left; return how many."""
+        number = 0
+        while (piece := next(self.tickets)) < self.pieces:
+            try:
+                self.body(piece)
+            except BaseException as error:  # carried to the caller, who raises it
+                self.errors.append(error)
+            number += 1
+            self.done.release()
+        return number
+
+
 class Team:
-    """Workers that wait for a body to run: `run(body)` calls `body(0)` here and `body(i)` on worker i."""
+    """Workers that sleep until there is a job. The caller works too, so a worker that wakes late costs nothing."""
 
     def __init__(self, size: int) -> None:
-        self.size = size
-        self._body: Callable[[int], object] = lambda index: None
-        self._errors: list[BaseException] = []
-        self._go = [threading.Semaphore(0) for _ in range(size - 1)]
-        self._done = threading.Semaphore(0)
-        for index in range(1, size):
-            threading.Thread(target=self._work, args=(index,), daemon=True, name=f"minigraph-{index}").start()
+        self._job: _Job | None = None
+        self._wake = [threading.Semaphore(0) for _ in range(size - 1)]
+        for number, wake in enumerate(self._wake, start=1):
+            threading.Thread(target=self._work, args=(wake,), daemon=True, name=f"minigraph-{number}").start()
 
-    def _work(self, index: int) -> None:
+    def _work(self, wake: threading.Semaphore) -> None:
         while True:
-            self._go[index - 1].acquire()
-            self._call(index)
-            self._done.release()
+            wake.acquire()
+            job = self._job
+            if job is not None:
+                job.take()
 
-    def _call(self, index: int) -> None:
-        try:
-            self._body(index)
-        except BaseException as error:  # carried to the caller, who raises it
-            self._errors.append(error)
-
-    def run(self, body: Callable[[int], object]) -> None:
-        """Run `body(index)` for each index and wait for all; the first error is raised here."""
-        self._body = body
-        for go in self._go:
-            go.release()
-        self._call(0)
-        for _ in self._go:
-            self._done.acquire()
-        if self._errors:
-            error = self._errors[0]
-            self._errors.clear()
-            raise error
+    def run(self, pieces: int, body: Callable[[int], object]) -> None:
+        """Run `body(i)` for each piece, on whatever thread is free, and wait for all; the first error is raised."""
+        job = self._job = _Job(pieces, body)
+        for wake in self._wake:
+            wake.release()
+        job.take()
+        for _ in range(pieces):
+            job.done.acquire()
+        self._job = None
+        if job.errors:
+            raise job.errors[0]
 
 
 _teams: dict[tuple[int, int], Team] = {}
@@ -88,7 +103,7 @@ def each(pieces: int, body: Callable[[int], object]) -> None:
     """Run `body(0)` … `body(pieces − 1)` side by side; one after the other if the workers are busy elsewhere."""
     if pieces > 1 and _in_use.acquire(blocking=False):
         try:
-            _team(pieces).run(body)
+            _team(pieces).run(pieces, body)
         finally:
             _in_use.release()
     else:
