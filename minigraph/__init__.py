@@ -44,6 +44,15 @@ def __getattr__(name: str) -> Any:
     return module if _LAZY[name].endswith(f".{name}") else getattr(module, name)
 
 
+def _picture(graph: Graph, **options: Any) -> dict[str, str]:
+    from minigraph.viz import mimebundle
+
+    return mimebundle(graph)
+
+
+# Notebooks show graphs as pictures. Attached here, because `ir` knows nothing of `viz`.
+Graph._repr_mimebundle_ = _picture  # type: ignore[attr-defined]
+
 __all__ = [
     "Graph", "Input", "Model", "Node", "Program", "State", "Trace", "bind", "callbacks", "compile", "constant",
     "data", "datasets", "errors", "evaluate", "fresh_names", "gradients", "layers", "load_model", "losses", "lower",

@@ -11,6 +11,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -23,9 +24,16 @@ def user_frame() -> tuple[str, int]:
     True
     """
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_back is not None and _is_ours(frame):
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
+
+
+def _is_ours(frame: FrameType) -> bool:
+    """Tell whether a frame runs this package's code; a dataclass's constructor has a module, but no file."""
+    if frame.f_code.co_filename == "<string>":
+        return str(frame.f_globals.get("__name__", "")).partition(".")[0] == "minigraph"
+    return frame.f_code.co_filename.startswith(_PACKAGE)
 
 
 class MinigraphError(Exception):
@@ -56,7 +64,7 @@ class MinigraphError(Exception):
         self.got = got
         self.where = where if where is not None else "{}:{}".format(*user_frame())
         self.hint = hint
-        parts = [("expected:", expected), ("got:", got), ("at:", self.where), ("hint:", hint)]
+        parts = [("expected:", expected), ("got:", got), ("at:", self.where or None), ("hint:", hint)]
         super().__init__("\n".join([summary, *(f"  {label:<9} {text}" for label, text in parts if text is not None)]))
 
 

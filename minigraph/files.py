@@ -26,7 +26,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> pathlib
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, _usual_mode())
+        os.chmod(temporary, _mode(target))
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -36,8 +36,10 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> pathlib
     return target
 
 
-def _usual_mode() -> int:
-    """Return the permissions an ordinary new file would get; temporary files are private."""
+def _mode(target: pathlib.Path) -> int:
+    """Return the permissions of the file that is replaced, or those of an ordinary new file."""
+    with contextlib.suppress(FileNotFoundError):
+        return target.stat().st_mode & 0o777
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask

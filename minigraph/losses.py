@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minigraph import ops
+from minigraph.data import check_labels
 from minigraph.errors import ArgumentError, ShapeError, did_you_mean
 from minigraph.ir.leaves import input as input_
 from minigraph.ir.node import Node
@@ -37,9 +38,8 @@ class Loss:
         """Return an input node for the labels that belong to a prediction: its own type, unless a subclass says."""
         return input_(prediction.shape, prediction.dtype, name)
 
-    def classes(self, prediction: Node) -> int | None:
-        """Return the number of classes where labels are integers, so that data can be checked; else None."""
-        return None
+    def check(self, labels: Any, prediction: Node) -> None:
+        """Raise a DataError for an array of labels that cannot belong to a prediction."""
 
 
 def _same_shape(y_true: Node, y_pred: Node) -> None:
@@ -84,9 +84,11 @@ class SparseCategoricalCrossentropy(Loss):
         """Integers, without the class axis."""
         return input_(prediction.shape[:-1], "int64", name)
 
-    def classes(self, prediction: Node) -> int | None:
-        """The size of the class axis; None if a class is ignored, which may lie outside."""
-        return known(prediction.shape[-1]) if self.ignore_class is None else None
+    def check(self, labels: Any, prediction: Node) -> None:
+        """Labels are 0 … classes − 1, or the class that is ignored."""
+        if self.ignore_class is not None:
+            labels = labels[labels != self.ignore_class]
+        check_labels(labels, known(prediction.shape[-1]))
 
 
 @configuration("categorical_crossentropy")

@@ -145,7 +145,10 @@ class Node:
         return _operator("pow", other, self)
 
     def __matmul__(self, other: Operand) -> Node:
-        return _operator("matmul", self, other)
+        return OPS["matmul"].of(self, other)  # type: ignore[attr-defined, no-any-return]
+
+    def __rmatmul__(self, other: Operand) -> Node:
+        return OPS["matmul"].of(other, self)  # type: ignore[attr-defined, no-any-return]
 
     def __neg__(self) -> Node:
         return Node(OPS["neg"](), (self,))

@@ -21,7 +21,7 @@ _TOKENS = re.compile(
     r"""(?P<space>[ \t\r]+|\#[^\n]*) | (?P<newline>\n) | (?P<arrow><-)
     | (?P<base64>base64"[A-Za-z0-9+/=]*") | (?P<string>"(?:[^"\\\n]|\\.)*")
     | (?P<node>%[0-9]+)
-    | (?P<number>-?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|inf|nan)(?![A-Za-z_]))
+    | (?P<number>-?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|inf|nan)(?![A-Za-z0-9_]))
     | (?P<word>[A-Za-z_][A-Za-z0-9_]*) | (?P<mark>[][(){}=,:@*])""",
     re.VERBOSE,
 )
@@ -120,9 +120,13 @@ class _Parser:
             while not outputs or self.accept(","):
                 name = self.string() if self.token.kind == "string" else self.take("word", "an output's name")
                 self.expect("=")
+                if name in outputs:
+                    self.fail(f"one output called {name}")
                 outputs[name] = self.reference()
         while self.accept("update"):
             target = self.reference()
+            if target in updates:
+                self.fail("one update of a variable")
             self.expect("<-")
             updates[target] = self.reference()
         self.expect("}")
@@ -192,6 +196,8 @@ class _Parser:
             value = self.value()
             if self.token.text == "=" and isinstance(value, _Word):
                 self.advance()
+                if value.text in attributes:
+                    self.fail(f"one value of {value.text}")
                 attributes[value.text] = self.value()
             else:
                 positional.append(_plain(value))

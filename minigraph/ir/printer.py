@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from minigraph.ir.leaves import Constant
 from minigraph.ir.node import Node
 from minigraph.ir.op import Op
-from minigraph.ir.types import Dim, TensorType
+from minigraph.ir.types import RESERVED, Dim, TensorType
 
 if TYPE_CHECKING:
     from minigraph.ir.graph import Graph
@@ -66,6 +66,8 @@ def value_text(value: Any) -> str:
             return _string(value)
         case float():
             return _float(value)
+        case _ if hasattr(value, "item") and getattr(value, "shape", None) == ():  # a NumPy scalar
+            return value_text(value.item())
         case int() | Dim() | TensorType():
             return str(value)
         case tuple():
@@ -103,7 +105,7 @@ def _number(value: float, dtype: str) -> str:
 
 
 def _float(value: float) -> str:
-    return repr(value)
+    return repr(float(value))  # NumPy's float64 is a float, with a repr of its own
 
 
 def _string(value: str) -> str:
@@ -111,4 +113,4 @@ def _string(value: str) -> str:
 
 
 def _name(value: str) -> str:
-    return value if value.isidentifier() and value.isascii() else _string(value)
+    return value if value.isidentifier() and value.isascii() and value not in RESERVED else _string(value)

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from minigraph.errors import DTypeError, GraphError, ShapeError
+from minigraph.errors import ArgumentError, DTypeError, GraphError, ShapeError
 
+# Words that mean something else in a graph's text.
+RESERVED = frozenset({"true", "false", "none", "inf", "nan"})
 # name → bytes per element
 DTYPES: dict[str, int] = {
     "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "int32": 4, "int64": 8, "float16": 2, "float32": 4, "float64": 8,
@@ -83,7 +85,7 @@ def symbol(name: str) -> Dim:
     >>> str(symbol("N"))
     'N'
     """
-    if not name.isidentifier():
+    if not name.isidentifier() or not name.isascii() or name in RESERVED:
         raise GraphError("a symbolic size needs a name that is an identifier", expected="a name like N", got=repr(name))
     return Dim(1, (name,))
 
@@ -113,6 +115,11 @@ class TensorType:
 
     shape: Shape
     dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        for size in self.shape:
+            if isinstance(size, int) and size < 0:
+                raise ShapeError("a size cannot be negative", expected="sizes ≥ 0", got=shape_text(self.shape))
 
     @property
     def rank(self) -> int:
@@ -216,16 +223,27 @@ def shape_text(shape: Shape) -> str:
 
 def normalize_axis(axis: int, rank: int) -> int:
     """Return `axis` counted from the front, or raise a ShapeError."""
+    if not hasattr(axis, "__index__") or isinstance(axis, bool):
+        raise ArgumentError("an axis is an integer", got=repr(axis))
     if not -rank <= axis < rank:
         raise ShapeError("axis out of range", expected=f"-{rank} ≤ axis < {rank}", got=axis)
-    return axis % rank
+    return axis.__index__() % rank
+
+
+def check_axes(axes: tuple[int, ...], rank: int) -> tuple[int, ...]:
+    """Return an op's own axes, which are counted from the front and in order, or raise a ShapeError."""
+    if axes != normalize_axes(axes, rank):
+        raise ShapeError(
+            "an op's axes are counted from the front, in order", expected=normalize_axes(axes, rank), got=axes
+        )
+    return axes
 
 
 def normalize_axes(axes: int | Iterable[int] | None, rank: int) -> tuple[int, ...]:
     """Return axes counted from the front, in order; None means all of them."""
     if axes is None:
         return tuple(range(rank))
-    each = tuple(normalize_axis(a, rank) for a in ((axes,) if isinstance(axes, int) else axes))
+    each = tuple(normalize_axis(a, rank) for a in (axes if isinstance(axes, Iterable) else (axes,)))
     if len(set(each)) != len(each):
         raise ShapeError("an axis is named twice", got=axes)
     return tuple(sorted(each))

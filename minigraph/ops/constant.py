@@ -26,4 +26,12 @@ def constant(value: Any, dtype: str | None = None) -> Node:
         dtype = "float32"
     if dtype is None and array.dtype.name not in DTYPES:
         raise ArgumentError("not an array of a dtype we have", expected=", ".join(DTYPES), got=array.dtype.name)
-    return Node(Constant.of(np.array(array, check_dtype(dtype or array.dtype.name), order="C")))
+    wanted = np.dtype(check_dtype(dtype or array.dtype.name))
+    try:
+        with np.errstate(invalid="ignore", over="ignore"):
+            converted = np.array(array, wanted, order="C")
+    except ValueError:
+        raise ArgumentError("not numbers", expected=wanted.name, got=repr(value)[:80]) from None
+    if wanted.kind in "iu" and not np.array_equal(converted, array):
+        raise ArgumentError("numbers that the dtype cannot hold", expected=wanted.name, got=repr(value)[:80])
+    return Node(Constant.of(converted))

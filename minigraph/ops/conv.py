@@ -231,7 +231,7 @@ def conv2d_transpose(
         extra = (0, 0) if output_padding is None else win.pair(output_padding, "output padding", minimum=0)
         output_size = _transposed_size(window, win.spatial(node.tensor_type, layout), extra)
     else:
-        output_size = tuple(output_size)
+        output_size = win.pair(output_size, "output size")
     return Node(Conv2DTranspose(**shared, output_size=output_size), (node, weights))
 
 

@@ -20,10 +20,13 @@ class Elementwise(Op):
 
     category = "elementwise"
     flops_per_element: ClassVar[int] = 1
+    of_numbers: ClassVar[bool] = False  # booleans are refused
 
     def infer(self, *inputs: Any) -> TensorType:
         """Broadcast the shapes; all operands have one dtype."""
         types = [tensor(t) for t in inputs]
+        if self.of_numbers and types[0].dtype == "bool":
+            raise DTypeError("arithmetic of booleans", expected="numbers", got="bool", hint="cast first, or use where")
         dtype = check_same_dtype("operands", *types)
         return TensorType(broadcast(*(t.shape for t in types)), self.result_dtype(dtype))
 
@@ -56,7 +59,7 @@ class Unary(Elementwise):
 
     def infer(self, x: Any) -> TensorType:
         """Same shape and dtype."""
-        return tensor(x)
+        return super().infer(x)
 
 
 class Binary(Elementwise):
@@ -92,6 +95,8 @@ def binary(op: Op, x: Operand, y: Operand) -> Node:
 class Add(Binary, name="add"):
     """x + y."""
 
+    of_numbers = True
+
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
         """∂x = g, ∂y = g."""
         return g, g
@@ -101,6 +106,8 @@ class Add(Binary, name="add"):
 class Sub(Binary, name="sub"):
     """x − y."""
 
+    of_numbers = True
+
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
         """∂x = g, ∂y = −g."""
         return g, -g
@@ -109,6 +116,8 @@ class Sub(Binary, name="sub"):
 @dataclass(frozen=True)
 class Mul(Binary, name="mul"):
     """x · y."""
+
+    of_numbers = True
 
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
         """∂x = g·y, ∂y = g·x."""
@@ -137,6 +146,7 @@ class Div(Binary, name="div"):
 class Pow(Binary, name="pow"):
     """x to the power y."""
 
+    of_numbers = True
     flops_per_element = 8
 
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
@@ -176,6 +186,8 @@ def _share(first_wins: Node, x: Node, y: Node, g: Node) -> tuple[Node, Node]:
 class Neg(Unary, name="neg"):
     """−x."""
 
+    of_numbers = True
+
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
         """∂x = −g."""
         return (-g,)
@@ -184,6 +196,8 @@ class Neg(Unary, name="neg"):
 @dataclass(frozen=True)
 class Abs(Unary, name="abs"):
     """|x|."""
+
+    of_numbers = True
 
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
         """∂x = g·sign x, 0 at 0."""
@@ -194,6 +208,8 @@ class Abs(Unary, name="abs"):
 class Sign(Unary, name="sign"):
     """−1, 0 or 1."""
 
+    of_numbers = True
+
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
         """Constant almost everywhere."""
         return (None,)
@@ -202,6 +218,8 @@ class Sign(Unary, name="sign"):
 @dataclass(frozen=True)
 class Floor(Unary, name="floor"):
     """The largest integer ≤ x."""
+
+    of_numbers = True
 
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
         """Constant almost everywhere."""
@@ -212,11 +230,12 @@ class Floor(Unary, name="floor"):
 class Clip(Unary, name="clip"):
     """x limited to [minimum, maximum]."""
 
+    of_numbers = True
     minimum: float = -math.inf
     maximum: float = math.inf
 
     def __post_init__(self) -> None:
-        if self.minimum > self.maximum:
+        if not self.minimum <= self.maximum:
             raise ArgumentError("clip: the limits are crossed", expected="minimum ≤ maximum", got=self)
 
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:

@@ -44,10 +44,25 @@ class MatMul(Op, name="matmul"):
         dy = _product(g, x, True, self.transpose_x) if self.transpose_y else _product(x, g, not self.transpose_x, False)
         return dx, dy
 
+    @classmethod
+    def of(cls, x: Operand, y: Operand) -> Node:
+        """Return x·y as NumPy's `matmul` reads it: a vector is a row on the left, a column on the right."""
+        return _with_vectors(x, y)
+
     def flops(self, node: Node) -> Size:
         """2·m·k·n for each product of the batch."""
         x = node.inputs[0].shape
         return 2 * node.tensor_type.size * x[-2 if self.transpose_x else -1]
+
+
+def _with_vectors(x: Operand, y: Operand) -> Node:
+    left, right = as_node(x), as_node(y)
+    if left.rank == 0 or right.rank == 0:
+        raise ShapeError("a matrix product of a scalar", got=f"{left.type} and {right.type}", hint="use x * y")
+    rows, columns = left.rank > 1, right.rank > 1
+    result = _product(left if rows else unsqueeze(left, 0), right if columns else unsqueeze(right, 1), False, False)
+    batch = result.shape[:-2]
+    return reshape(result, batch + (result.shape[-2:-1] if rows else ()) + (result.shape[-1:] if columns else ()))
 
 
 def _product(x: Node, y: Node, transpose_x: bool, transpose_y: bool) -> Node:
@@ -61,10 +76,4 @@ def matmul(x: Operand, y: Operand) -> Node:
     >>> matmul(variable((5, 2, 3)), variable((3, 4)))
     <matmul : float32[5,2,4]>
     """
-    left, right = as_node(x), as_node(y)
-    if left.rank == 0 or right.rank == 0:
-        raise ShapeError("a matrix product of a scalar", got=f"{left.type} and {right.type}", hint="use x * y")
-    rows, columns = left.rank > 1, right.rank > 1
-    result = _product(left if rows else unsqueeze(left, 0), right if columns else unsqueeze(right, 1), False, False)
-    batch = result.shape[:-2]
-    return reshape(result, batch + (result.shape[-2:-1] if rows else ()) + (result.shape[-1:] if columns else ()))
+    return MatMul.of(x, y)

@@ -14,7 +14,17 @@ from minigraph.errors import ArgumentError, DTypeError, GradientError, ShapeErro
 from minigraph.ir.leaves import item
 from minigraph.ir.node import Node, Operand, as_node, check_same_dtype
 from minigraph.ir.op import Op, attribute
-from minigraph.ir.types import Size, TensorType, TupleType, is_float, normalize_axes, normalize_axis, tensor
+from minigraph.ir.types import (
+    Size,
+    TensorType,
+    TupleType,
+    check_axes,
+    is_float,
+    normalize_axes,
+    normalize_axis,
+    product,
+    tensor,
+)
 from minigraph.ops.elementwise import rsqrt
 from minigraph.ops.reduction import count
 from minigraph.ops.reduction import sum as sum_
@@ -23,9 +33,13 @@ from minigraph.ops.shape import reshape
 
 @dataclass(frozen=True)
 class Moments(Op, name="moments"):
-    """Mean Σx/m and biased variance Σ(x − mean)²/m over axes, in two passes; the result is a pair."""
+    """Mean Σx/m and biased variance Σ(x − mean)²/m over axes, in two passes; the result is a pair.
+
+    `at_least` is the smallest m that makes sense to whoever asks: batch norm in training needs 2.
+    """
 
     axes: tuple[int, ...] = ()
+    at_least: int = 0
     category = "reduction"
 
     def infer(self, x: Any) -> TupleType:
@@ -33,7 +47,15 @@ class Moments(Op, name="moments"):
         type = tensor(x)
         if not is_float(type.dtype):
             raise DTypeError("moments of integers", expected="a float dtype", got=type, hint="cast first")
-        axes = normalize_axes(self.axes, type.rank)
+        axes = check_axes(self.axes, type.rank)
+        number = product(type.shape[a] for a in axes)
+        if isinstance(number, int) and number < self.at_least:
+            raise ShapeError(
+                "batch norm in training needs more than one value per channel",
+                expected=f"batch · height · width ≥ {self.at_least}",
+                got=f"{number} in {type}",
+                hint="use a larger batch (fit's drop_last leaves out an incomplete one), or BatchNorm(frozen=True)",
+            )
         left = TensorType(tuple(s for i, s in enumerate(type.shape) if i not in axes), type.dtype)
         return TupleType((left, left))
 

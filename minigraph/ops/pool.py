@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from minigraph.errors import ArgumentError, ShapeError
+from minigraph.errors import ArgumentError, DTypeError, ShapeError
 from minigraph.ir.leaves import Constant
 from minigraph.ir.node import Node, Operand, as_node
 from minigraph.ir.op import Op
-from minigraph.ir.types import Size, TensorType, known, tensor
+from minigraph.ir.types import Size, TensorType, is_float, known, tensor
 from minigraph.ops import reduction
 from minigraph.ops import window as win
 from minigraph.ops.linalg import matmul
@@ -57,13 +57,12 @@ class MaxPool2D(Pool, name="max_pool2d"):
     def infer(self, x: Any) -> TensorType:
         """N,H,W,C → N,H′,W′,C."""
         type = tensor(x)
-        result = self.pooled(type)
-        pads = self.window.pads(win.spatial(type, self.layout))
-        if any(p >= extent for pair, extent in zip(pads, self.window.extent, strict=True) for p in pair):
-            raise ShapeError(
-                "max pooling with windows that hold only padding", expected=f"< {self.window.extent}", got=pads
-            )
-        return result
+        if type.dtype == "bool":
+            raise DTypeError("max pooling of booleans", expected="numbers", got=type, hint="cast first")
+        inside = win.spatial(type, self.layout)
+        if self.window.misses(inside):
+            raise ShapeError("max pooling with a window that holds only padding", got=f"{self.window} over {inside}")
+        return self.pooled(type)
 
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
         """∂x = g at the first largest element of each window."""
@@ -102,7 +101,7 @@ class MaxPool2DSelect(Pool, name="max_pool2d_select"):
 
 @dataclass(frozen=True)
 class AvgPool2D(Pool, name="avg_pool2d"):
-    """The mean under each window.
+    """The mean under each window, of floats.
 
     `count_padding` counts padding as zeros; without it the mean is over the elements that exist. `overhang` is padding
     after the end that never counts: what rounding the number of windows up needs.
@@ -124,7 +123,10 @@ class AvgPool2D(Pool, name="avg_pool2d"):
 
     def infer(self, x: Any) -> TensorType:
         """N,H,W,C → N,H′,W′,C."""
-        return self.pooled(tensor(x))
+        type = tensor(x)
+        if not is_float(type.dtype):
+            raise DTypeError("a mean of integers", expected="a float dtype", got=type, hint="cast first")
+        return self.pooled(type)
 
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
         """∂x = g divided among the elements of its window."""

@@ -88,7 +88,11 @@ def random_uniform(counter: Operand, shape: Any, key: tuple[int, int] = (0, 0), 
     >>> random_uniform(variable((), dtype="int64"), (2, 3), key=(0, 7))
     <random_uniform : float32[2,3]>
     """
-    return Node(RandomUniform(check_shape(shape), (int(key[0]), int(key[1])), dtype), (as_node(counter),))
+    try:
+        words = (int(key[0]), int(key[1]))
+    except (TypeError, ValueError, IndexError):
+        raise ArgumentError("bad Philox key", expected="two integers", got=repr(key)) from None
+    return Node(RandomUniform(check_shape(shape), words, dtype), (as_node(counter),))
 
 
 def dropout(x: Operand, rate: float = 0.5, seed: int | None = None) -> Node:

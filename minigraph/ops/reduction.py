@@ -9,7 +9,17 @@ from typing import Any
 from minigraph.errors import DTypeError, ShapeError
 from minigraph.ir.node import Node, Operand, as_node
 from minigraph.ir.op import Op
-from minigraph.ir.types import Dim, Size, TensorType, is_float, normalize_axes, normalize_axis, product, tensor
+from minigraph.ir.types import (
+    Dim,
+    Size,
+    TensorType,
+    check_axes,
+    is_float,
+    normalize_axes,
+    normalize_axis,
+    product,
+    tensor,
+)  # fmt: skip
 from minigraph.ops.elementwise import equal, exp, where
 from minigraph.ops.shape import cast, reshape, size
 
@@ -25,7 +35,7 @@ class Reduction(Op):
     def infer(self, x: Any) -> TensorType:
         """Drop the axes, or keep them as 1."""
         type = tensor(x)
-        axes = normalize_axes(self.axes, type.rank)
+        axes = check_axes(self.axes, type.rank)
         kept = (1 if i in axes else s for i, s in enumerate(type.shape))
         left = (s for i, s in enumerate(type.shape) if i not in axes)
         return TensorType(tuple(kept if self.keepdims else left), self.result_dtype(type))
@@ -75,6 +85,13 @@ class Mean(FloatReduction, name="mean"):
 
 
 class _Extreme(Reduction):
+    def infer(self, x: Any) -> TensorType:
+        """Drop the axes, or keep them as 1; there is no extreme of nothing."""
+        result = super().infer(x)
+        if product(tensor(x).shape[a] for a in self.axes) == 0:
+            raise ShapeError("no extreme element on an empty axis", got=x)
+        return result
+
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
         """The adjoint goes to the extreme elements; equal ones share it evenly."""
         x = node.inputs[0]

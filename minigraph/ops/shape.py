@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minigraph.errors import ArgumentError, DTypeError, ShapeError
+from minigraph.errors import ArgumentError, DTypeError, MinigraphError, ShapeError
 from minigraph.ir.leaves import Constant, item
 from minigraph.ir.node import Node, Operand, as_node, check_same_dtype
 from minigraph.ir.op import Op
@@ -154,11 +154,9 @@ class Slice(Op, name="slice"):
         """Return x[index] for integers, slices, None and one Ellipsis, as NumPy reads them."""
         entries = list(index) if isinstance(index, tuple) else [index]
         taken = sum_(e is not None and e is not Ellipsis for e in entries)
-        if taken > x.rank or entries.count(Ellipsis) > 1:
+        if taken > x.rank or sum_(e is Ellipsis for e in entries) > 1:
             raise ShapeError("too many indices", expected=f"at most {x.rank}", got=index)
-        if Ellipsis not in entries:
-            entries.append(Ellipsis)
-        at = entries.index(Ellipsis)
+        at = next((i for i, e in enumerate(entries) if e is Ellipsis), len(entries))
         entries[at : at + 1] = [slice(None)] * (x.rank - taken)
         starts: list[int] = []
         sizes: list[Size] = []
@@ -182,14 +180,18 @@ sum_ = sum  # the built-in: `minigraph.ops` has a `sum` of its own
 
 def _one_axis(entry: Any, size: Size) -> tuple[int, Size, int, bool]:
     """Return (start, size, step, whether the axis stays) for one index entry."""
-    if isinstance(entry, slice):
-        if entry == slice(None):
-            return 0, size, 1, True
-        chosen = range(*entry.indices(known(size, "a sliced axis")))
-        return (chosen.start if len(chosen) else 0), len(chosen), chosen.step, True
     try:
+        if isinstance(entry, slice):
+            if entry == slice(None):
+                return 0, size, 1, True
+            chosen = range(*entry.indices(known(size, "a sliced axis")))
+            return (chosen.start if len(chosen) else 0), len(chosen), chosen.step, True
+        if isinstance(entry, bool):
+            raise TypeError
         position = operator.index(entry)
-    except TypeError:
+    except (TypeError, ValueError) as error:
+        if isinstance(error, MinigraphError):
+            raise
         raise ArgumentError(
             "this index is not supported",
             expected="integers, slices, None, ...",
@@ -385,7 +387,7 @@ def reshape(x: Operand, shape: Iterable[Any]) -> Node:
     >>> reshape(variable((2, 6)), (3, -1))
     <reshape : float32[3,4]>
     """
-    node, entries = as_node(x), list(shape)
+    node, entries = as_node(x), [shape] if isinstance(shape, int) else list(shape)
     if entries.count(-1) > 1:
         raise ShapeError("only one size can be left open", got=entries)
     if -1 in entries:
@@ -475,6 +477,8 @@ def flatten(x: Operand, start: int = 1) -> Node:
     <reshape : float32[2,12]>
     """
     node = as_node(x)
+    if not 0 <= start <= node.rank:
+        raise ShapeError("no such axis to flatten from", expected=f"0 … {node.rank}", got=start)
     return reshape(node, (*node.shape[:start], product(node.shape[start:])))
 
 
@@ -485,7 +489,10 @@ def pad(x: Operand, padding: Iterable[Iterable[int]], value: float = 0.0) -> Nod
     >>> pad(variable((2, 3)), ((0, 0), (1, 2)))
     <pad : float32[2,6]>
     """
-    pairs = tuple((int(before), int(after)) for before, after in padding)
+    try:
+        pairs = tuple((int(before), int(after)) for before, after in padding)
+    except (TypeError, ValueError):
+        raise ArgumentError("bad padding", expected="a pair (before, after) for each axis", got=repr(padding)) from None
     return Node(Pad(pairs, float(value)), (as_node(x),))
 
 
@@ -496,8 +503,13 @@ def slice_(x: Operand, starts: Sequence[int], stops: Sequence[int], steps: Seque
     >>> slice_(variable((4, 6)), (0, 1), (4, 6), (1, 2))
     <slice : float32[4,3]>
     """
-    steps = steps or (1,) * len(starts)
-    return as_node(x)[tuple(slice(*limits) for limits in zip(starts, stops, steps, strict=True))]
+    try:
+        limits = list(zip(starts, stops, steps or (1,) * len(starts), strict=True))
+    except (TypeError, ValueError):
+        raise ArgumentError(
+            "starts, stops and steps do not match", expected="one of each an axis", got=(starts, stops, steps)
+        ) from None
+    return as_node(x)[tuple(slice(*each) for each in limits)]
 
 
 def concat(xs: Iterable[Node], axis: int = -1) -> Node:
@@ -507,9 +519,11 @@ def concat(xs: Iterable[Node], axis: int = -1) -> Node:
     >>> concat([variable((2, 3)), variable((2, 4))])
     <concat : float32[2,7]>
     """
-    nodes = tuple(xs)
-    if not nodes:
+    operands = tuple(xs)
+    if not operands:
         raise ShapeError("concat of nothing", expected="at least one operand")
+    like = next((x for x in operands if isinstance(x, Node)), None)
+    nodes = tuple(as_node(x, like) for x in operands)
     return Node(Concat(normalize_axis(axis, nodes[0].rank)), nodes)
 
 
@@ -527,8 +541,9 @@ def split(x: Operand, sizes: int | Sequence[int], axis: int = -1) -> list[Node]:
         if sizes < 1 or total % sizes:
             raise ShapeError("cannot cut into equal pieces", expected=f"a divisor of {total}", got=sizes)
         sizes = (total // sizes,) * sizes
-    pieces = Node(Split(tuple(int(s) for s in sizes), axis), (node,))
-    return [item(pieces, i) for i in range(len(sizes))]
+    numbers = check_shape(sizes)
+    pieces = Node(Split(tuple(known(s) for s in numbers), axis), (node,))
+    return [item(pieces, i) for i in range(len(numbers))]
 
 
 def gather(x: Operand, indices: Operand, axis: int = 0) -> Node:

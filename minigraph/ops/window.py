@@ -80,6 +80,21 @@ class Window:
             pads.append((total // 2, total - total // 2))
         return pads[0], pads[1]
 
+    def misses(self, spatial: tuple[Size, Size]) -> bool:
+        """Tell whether some window meets no element at all, only padding."""
+        for axis, pads in enumerate(self.pads(spatial)):
+            size, windows = spatial[axis], self.output(spatial)[axis]
+            if isinstance(size, Dim) or isinstance(windows, Dim) or not any(pads):
+                continue
+            for window in range(windows):
+                start = window * self.strides[axis] - pads[0]
+                end = start + self.extent[axis]
+                if (start < 0 or end > size) and not any(
+                    0 <= p < size for p in range(start, end, self.dilations[axis])
+                ):
+                    return True
+        return False
+
     def output(self, spatial: tuple[Size, Size]) -> tuple[Size, Size]:
         """Return how many windows fit on each axis, or raise a ShapeError if none does."""
         result: list[Size] = []

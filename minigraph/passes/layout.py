@@ -49,7 +49,7 @@ def moments_of_transpose(node: Node) -> Node | None:
         case Moments(axes=axes), (Node(op=Transpose(axes=order), inputs=(x,)),):
             left = [order[i] for i in range(len(order)) if i not in axes]
             if left == sorted(left):
-                return Node(Moments(tuple(sorted(order[a] for a in axes))), (x,))
+                return Node(replace(node.op, axes=tuple(sorted(order[a] for a in axes))), (x,))
     return None
 
 

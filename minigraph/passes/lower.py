@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from minigraph.errors import ArgumentError, ShapeError
+from minigraph.errors import ArgumentError
 from minigraph.ir.graph import Graph, same_or_rebuilt
-from minigraph.ir.leaves import Constant, Variable, variable
+from minigraph.ir.leaves import Constant, Variable, item, variable
 from minigraph.ir.node import Node
-from minigraph.ir.types import Dim, known, normalize_axis, product
+from minigraph.ir.types import normalize_axis
 from minigraph.ops.elementwise import where
-from minigraph.ops.norm import BatchNorm, Moving, moments
+from minigraph.ops.norm import BatchNorm, Moments, Moving
 from minigraph.ops.random import Dropout, RandomUniform
 from minigraph.ops.reduction import count
 from minigraph.passes.driver import Rewriter, run
@@ -99,8 +99,8 @@ class _Lowering:
             return Node(fixed, (x, gamma, beta, mean, variance))
         axis = normalize_axis(op.axis, x.rank)
         axes = tuple(i for i in range(x.rank) if i != axis)
-        _check_more_than_one(node, product(x.shape[a] for a in axes))
-        batch_mean, batch_variance = moments(x, axes)
+        both = Node(Moments(axes, at_least=2), (x,))
+        batch_mean, batch_variance = item(both, 0), item(both, 1)
         self.average(op.moving, x, axes, (mean, variance), (batch_mean, batch_variance), counts)
         return Node(fixed, (x, gamma, beta, batch_mean, batch_variance))
 
@@ -147,14 +147,3 @@ class _Lowering:
 def make_step() -> Node:
     """Return the variable that counts training steps for random numbers."""
     return variable((), name=RANDOM_STEP, init=0, dtype="int64", trainable=False)
-
-
-def _check_more_than_one(node: Node, number: Any) -> None:
-    if not isinstance(number, Dim) and known(number) <= 1:
-        raise ShapeError(
-            "batch norm in training needs more than one value per channel",
-            expected="batch · height · width > 1",
-            got=f"{number} in {node.inputs[0].type}",
-            where=node.origin.where,
-            hint="use a larger batch (drop an incomplete last one), or BatchNorm(frozen=True)",
-        )

@@ -21,6 +21,7 @@ def standard(evaluate: Evaluator, state: Mapping[str, Any] | None = None) -> lis
         CommonSubexpressions(),  # equal constants too, so that rules see one node
         SIMPLIFY,  # algebra, which needs sizes and small constants
         FoldConstants(evaluate),  # what is left of constants alone
+        SIMPLIFY,  # algebra again: folding has made new constants
         CommonSubexpressions(),  # what the algebra made equal
     ]
 

@@ -32,7 +32,7 @@ class Interpreter:
                 if isinstance(node.op, (Input, Variable)):
                     if node.op.label not in values:
                         raise ProgramError(f"no value for {node.op.label!r}", where=node.origin.where)
-                    results[node] = np.ascontiguousarray(values[node.op.label], node.dtype)
+                    results[node] = np.asarray(values[node.op.label], node.dtype, order="C")
                 else:
                     results[node] = self.run_node(node, [results[i] for i in node.inputs])
         return results
@@ -76,7 +76,7 @@ def constant_evaluator(backend: str | Backend = "numpy") -> Any:
         else:  # no kernel computes this layout
             legal = CHANNELS_LAST(Graph({"value": node}), Trace())
             value = Interpreter(chosen).run(legal, {})[legal.outputs["value"]]
-        return Constant(node.tensor_type, np.ascontiguousarray(value).tobytes())
+        return Constant(node.tensor_type, value.tobytes())
 
     return evaluate
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from operator import length_hint
 from typing import Any
 
 import numpy as np
@@ -164,8 +165,7 @@ class Program:
         for target, value in zip(bound.inputs, arrays.values(), strict=True):
             np.copyto(target, value, casting="same_kind")
         with self.backend.running():
-            for kernel in bound.kernels:
-                kernel()
+            bound.run()
         if self.check_finite and not bound.finite():
             self._explain(prepared, state, arrays)
         results = {name: array.copy() for name, array in bound.outputs}
@@ -317,8 +317,7 @@ class _Bound:
         self._aside = [(np.empty_like(self._values[i]), self._values[i]) for i in shared]
         for i, (copy, _) in zip(shared, self._aside, strict=True):
             self._values[i] = copy
-        floats = [a for a in (*self._values, *(a for _, a in self.outputs)) if is_float(str(a.dtype))]
-        self._checked = [(a, np.empty(a.shape, bool)) for a in floats]
+        self._checked: list[tuple[Any, Any]] | None = None
 
     def _locate(self, node: Node) -> None:
         """Give a node's value its array: in the arena, as a view of another value, or as a constant's own."""
@@ -349,8 +348,21 @@ class _Bound:
             node, [self.arrays[i] for i in node.inputs], self.arrays[node], self.arena[offset : offset + size]
         )
 
+    def run(self) -> None:
+        """Call the kernels in order; a ProgramError names the node whose kernel fails."""
+        remaining = iter(self.kernels)
+        try:
+            for kernel in remaining:
+                kernel()
+        except Exception as error:
+            node = self.plan.steps[len(self.kernels) - length_hint(remaining) - 1].node
+            raise ProgramError(f"{node.op.name} failed: {error}", where=node.origin.where) from error
+
     def finite(self) -> bool:
         """Tell whether all outputs and update values are finite."""
+        if self._checked is None:
+            floats = [a for a in (*self._values, *(a for _, a in self.outputs)) if is_float(str(a.dtype))]
+            self._checked = [(a, np.empty(a.shape, bool)) for a in floats]
         return all(bool(np.isfinite(a, out=flags).all()) for a, flags in self._checked)
 
     def commit(self) -> None:

@@ -92,4 +92,4 @@ def _first_value(node: Node, sequence: np.random.SeedSequence) -> Array:
         return np.full(shape, op.init, op.type.dtype)
     seed = getattr(op.init, "seed", None)
     rng = np.random.Generator(np.random.PCG64(sequence if seed is None else np.random.SeedSequence(seed)))
-    return np.ascontiguousarray(op.init(shape, rng), op.type.dtype)
+    return np.asarray(op.init(shape, rng), op.type.dtype, order="C")

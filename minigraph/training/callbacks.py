@@ -222,7 +222,7 @@ class ReduceLROnPlateau(_Monitor):
         self.wait += 1
         if self.wait >= self.patience:
             rate = self.model.state[LEARNING_RATE]
-            self.model.state[LEARNING_RATE] = max(float(rate) * self.factor, self.min_lr)
+            self.model.state[LEARNING_RATE] = max(float(rate) * self.factor, min(self.min_lr, float(rate)))
             self.wait, self.resting = 0, self.cooldown
 
     def get_state(self) -> dict[str, Any]:
@@ -232,6 +232,13 @@ class ReduceLROnPlateau(_Monitor):
     def set_state(self, state: dict[str, Any]) -> None:
         """All counters."""
         self.best, self.wait, self.resting = state["best"], state["wait"], state["resting"]
+
+
+class _Known(dict[str, Any]):
+    """Names for a path; what is not known in the middle of an epoch, a validation loss, is NaN."""
+
+    def __missing__(self, key: str) -> float:
+        return math.nan
 
 
 class ModelCheckpoint(_Monitor):
@@ -259,7 +266,8 @@ class ModelCheckpoint(_Monitor):
     def on_interrupt(self) -> None:
         """Save, unless only the best is wanted."""
         if not self.save_best_only:
-            self.model.save(self.filepath.format(epoch=self.model.progress.epoch))
+            progress = self.model.progress
+            self.model.save(self.filepath.format_map(_Known({"epoch": progress.epoch, **progress.means()})))
 
     def get_state(self) -> dict[str, Any]:
         """The best value."""

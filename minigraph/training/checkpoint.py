@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import pathlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -22,13 +21,11 @@ from safetensors.numpy import save as save_tensors
 from minigraph import losses, metrics, optimizers
 from minigraph.errors import MinigraphError, ModelFormatError
 from minigraph.files import write_atomically
+from minigraph.ir.node import Node
 from minigraph.ir.parser import parse, parse_value
 from minigraph.ir.printer import value_text
 from minigraph.training.fitting import Progress
 from minigraph.training.model import Model, Training
-
-if TYPE_CHECKING:
-    from minigraph.runtime import State
 
 FORMAT = "minigraph-1"
 # A header larger than this is not one of ours: the definition of a network of 100,000 nodes has some 10 MB.
@@ -37,7 +34,7 @@ MAX_HEADER = 1 << 27
 
 def save_model(model: Model, path: str | os.PathLike[str]) -> pathlib.Path:
     """Write a model to `path`, whole or not at all, and return the path."""
-    arrays = {name: np.ascontiguousarray(value) for name, value in model.state.items()}
+    arrays = {name: np.asarray(value, order="C") for name, value in model.state.items()}
     header = {
         "format": FORMAT,
         "name": model.name,
@@ -71,7 +68,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         graph = parse(header["graph"])
         model = Model.from_graph(graph, header["name"], int(header["seed"]))
         _fill(model, arrays)
-        _restore_training(model, json.loads(header["training"]))
+        _restore_training(model, json.loads(header["training"]), arrays)
         model.progress = _progress(json.loads(header["progress"]))
     except ModelFormatError:
         raise
@@ -136,8 +133,8 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _arrays(data: bytes, header: Mapping[str, str]) -> dict[str, Any]:
     try:
         arrays: dict[str, Any] = load_tensors(data)
-        digests = json.loads(header["sha256"])
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        digests = dict(json.loads(header["sha256"]).items())
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ModelFormatError(
             f"the file is truncated or damaged: {error}", where="", hint="go back to an older checkpoint"
         ) from None
@@ -153,34 +150,40 @@ def _arrays(data: bytes, header: Mapping[str, str]) -> dict[str, Any]:
 
 def _fill(model: Model, arrays: Mapping[str, Any]) -> None:
     """Give the model's state the saved arrays, which must fit the definition's variables exactly."""
-    for node in model.graph.variables:
+    _check_fit(model.graph.variables, arrays)
+    for name, array in arrays.items():
+        model.state[name] = array
+
+
+def _check_fit(variables: Iterable[Node], arrays: Mapping[str, Any]) -> None:
+    for node in variables:
         array = arrays.get(node.label)
         if array is None or array.shape != node.shape or str(array.dtype) != node.dtype:
             got = "nothing" if array is None else f"{array.dtype}{list(array.shape)}"
             raise ModelFormatError(f"array {node.label!r} does not fit", expected=node.type, got=got, where="")
-    state: State = type(model.state)() if not model.graph.variables else model.state
-    for name, array in arrays.items():
-        state[name] = array
-    model._state = state
 
 
 def _training_text(training: Training | None) -> dict[str, Any] | None:
     """Return what `compile` was given as text; None where it holds functions, which have no text."""
     if training is None or not isinstance(training.backend, str):
         return None
-    registered = [training.optimizer, *training.losses.values()]
     known_metrics = [name for name, function in training.metrics if metrics.NAMED.get(name) is function]
-    if not all(hasattr(each, "text_name") for each in registered) or len(known_metrics) < len(training.metrics):
+    if len(known_metrics) < len(training.metrics):
+        return None
+    try:
+        optimizer = value_text(training.optimizer)
+        texts = {name: value_text(loss) for name, loss in training.losses.items()}
+    except TypeError:  # a schedule that is a function, a loss of the user's own
         return None
     return {
-        "optimizer": value_text(training.optimizer),
-        "losses": {name: value_text(loss) for name, loss in training.losses.items()},
+        "optimizer": optimizer,
+        "losses": texts,
         "metrics": known_metrics,
         "backend": training.backend,
     }
 
 
-def _restore_training(model: Model, text: Mapping[str, Any] | None) -> None:
+def _restore_training(model: Model, text: Mapping[str, Any] | None, arrays: Mapping[str, Any]) -> None:
     if text is None:
         return
     optimizer = parse_value(text["optimizer"])
@@ -188,15 +191,18 @@ def _restore_training(model: Model, text: Mapping[str, Any] | None) -> None:
     if not isinstance(optimizer, optimizers.Optimizer) or not all(isinstance(x, losses.Loss) for x in loss.values()):
         raise ModelFormatError("the file names an optimiser or a loss that is none", where="")
     model.compile(optimizer, loss, list(text["metrics"]), text["backend"])
+    _check_fit(model.lower("training").variables, arrays)
 
 
 def _progress(saved: Mapping[str, Any]) -> Progress:
     progress = Progress(**saved)
     numbers = (progress.epoch, progress.batch, progress.samples)
-    if not all(isinstance(n, int) and n >= 0 for n in numbers) or not all(map(_finite, progress.totals.values())):
-        raise ModelFormatError("the progress in the file is not valid", got=saved, where="")
+    curves = [v for values in dict(progress.history).values() for v in list(values)]
+    valid = (
+        all(isinstance(n, int) and n >= 0 for n in numbers)
+        and all(isinstance(v, (int, float)) for v in (*dict(progress.totals).values(), *curves))
+        and all(isinstance(entry, dict) and entry.keys() == {"kind", "state"} for entry in list(progress.callbacks))
+    )
+    if not valid:
+        raise ModelFormatError("the progress in the file is not valid", got=str(saved)[:200], where="")
     return progress
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not math.isnan(value)

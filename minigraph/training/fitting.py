@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from minigraph.data import Batches
 from minigraph.errors import ArgumentError, NonFiniteError
-from minigraph.training.callbacks import Callback, History, TerminateOnNaN
+from minigraph.training.callbacks import Callback, History, ModelCheckpoint, TerminateOnNaN
 from minigraph.training.progress import ProgressLine
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ class Loop:
         self.validation = validation
         self.epochs = epochs
         self.history = History()
-        self.callbacks: list[Callback] = [self.history, *callbacks]
+        # Checkpoints come last, so that what they save holds what the others learned from the epoch.
+        others = sorted(callbacks, key=lambda callback: isinstance(callback, ModelCheckpoint))
+        self.callbacks: list[Callback] = [self.history, *others]
         self.line = ProgressLine(verbose, epochs, len(batches))
         self.stopper = next((c for c in callbacks if isinstance(c, TerminateOnNaN)), None)
         self.program = model.program("training", check_finite=self.stopper is not None)
@@ -81,22 +83,34 @@ class Loop:
         self.call("on_train_begin")
         if resume:
             self._restore()
-        with _deferred_signals() as received:
-            while model.progress.epoch < self.epochs and not model.stop_training:
-                self._epoch(received)
+        model.remember = self.remember
+        try:
+            with _deferred_signals() as received:
+                while model.progress.epoch < self.epochs and not model.stop_training:
+                    self._epoch(received)
+        finally:
+            self.remember()
+            model.remember = None
         self.call("on_train_end")
         self.line.close()
         return self.history
 
     def _restore(self) -> None:
         self.history.history = {k: list(v) for k, v in self.model.progress.history.items()}
-        for callback, saved in zip(self.callbacks, self.model.progress.callbacks, strict=False):
-            callback.set_state(saved)
+        saved = list(self.model.progress.callbacks)
+        for callback in self.callbacks:
+            # By kind, in order: a resumed fit may have callbacks that the stopped one had not.
+            own = next((entry for entry in saved if entry["kind"] == type(callback).__name__), None)
+            if own is not None:
+                saved.remove(own)
+                callback.set_state(own["state"])
 
     def remember(self) -> None:
         """Put what callbacks and history know into the model's progress, so that saving it saves all."""
         self.model.progress.history = {k: list(v) for k, v in self.history.history.items()}
-        self.model.progress.callbacks = [callback.get_state() for callback in self.callbacks]
+        self.model.progress.callbacks = [
+            {"kind": type(callback).__name__, "state": callback.get_state()} for callback in self.callbacks
+        ]
 
     def call(self, hook: str, *arguments: Any) -> None:
         """Call a hook of all callbacks."""
@@ -139,13 +153,11 @@ class Loop:
             self.stopper.stop(error)
             return False
         progress.add(logs, len(next(iter(x.values()))))
-        self.remember()
         self.call("on_train_batch_end", progress.batch - 1, progress.means())
         self.line.update(progress.batch, progress.means())
         return True
 
     def _interrupted(self, number: int) -> None:
-        self.remember()
         self.call("on_interrupt")
         self.line.close()
         if number == signal.SIGINT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -15,7 +15,8 @@ import numpy as np
 from minigraph import losses, metrics, ops, optimizers
 from minigraph.autodiff import gradients
 from minigraph.backends.base import Backend
-from minigraph.data import Batches, check_finite, check_labels
+from minigraph.backends.base import get as get_backend
+from minigraph.data import Batches, check_finite
 from minigraph.errors import ArgumentError, DataError, GraphError, did_you_mean
 from minigraph.ir.graph import Graph, bind, topological
 from minigraph.ir.leaves import Input, Variable
@@ -95,6 +96,8 @@ class Model:
         self._state: State | None = None
         self._inference: Program | None = None
         self._warned = False
+        # While fit runs: puts what history and callbacks know into the progress, so that saving saves all.
+        self.remember: Callable[[], None] | None = None
 
     @property
     def state(self) -> State:
@@ -165,14 +168,12 @@ class Model:
 
         Raises an ArgumentError for names that do not exist. What was learned so far stays.
         """
-        self.training = Training(
-            optimizers.get(optimizer),
-            self._losses(loss),
-            [_named_metric(m) for m in metrics or ()],
-            backend,
-        )
-        self._inference = None
-        self.state.add(self._training_graph(self.training).variables, self.seed)
+        get_backend(backend)  # an unknown name is refused before anything changes
+        named = [_named_metric(m) for m in metrics or ()]
+        training = Training(optimizers.get(optimizer), self._losses(loss), named, backend)
+        variables = self._training_graph(training).variables
+        self.training, self._inference = training, None
+        self.state.add(variables, self.seed)
 
     def _losses(self, loss: Any) -> dict[str, losses.Loss]:
         if loss is None:
@@ -287,7 +288,11 @@ class Model:
         """
         from minigraph.training.recalibration import recalibrate
 
-        return recalibrate(self, self._arrays(x, [i.label for i in self.graph.inputs], "input"), batch_size)
+        arrays = self._arrays(x, [i.label for i in self.graph.inputs], "input")
+        for name, array in arrays.items():
+            check_finite(name, array)
+        self._warned = True  # the averages are those of the data now
+        return recalibrate(self, arrays, batch_size)
 
     def _warn_about_averages(self) -> None:
         """Warn, once, if averages that are used for inference still hold much of the value they began with."""
@@ -323,9 +328,7 @@ class Model:
         for name, array in (*arrays.items(), *labels.items()):
             check_finite(name, array)
         for output, array in zip(names, labels.values(), strict=True):
-            classes = training.losses[output].classes(self.graph.outputs[output])
-            if classes is not None:
-                check_labels(array, classes)
+            training.losses[output].check(array, self.graph.outputs[output])
         lengths = {name: len(array) for name, array in (*arrays.items(), *labels.items())}
         if len(set(lengths.values())) > 1:
             raise DataError("inputs and labels differ in length", expected="one length", got=lengths)
@@ -363,6 +366,8 @@ class Model:
         """Write definition, variables, optimiser and progress to one safetensors file, atomically."""
         from minigraph.training.checkpoint import save_model
 
+        if self.remember is not None:
+            self.remember()
         return save_model(self, path)
 
     def __repr__(self) -> str:
@@ -397,7 +402,11 @@ def _split_off(arrays: dict[str, Any], labels: dict[str, Any], share: float) -> 
     if not 0 < share < 1:
         raise ArgumentError("bad validation_split", expected="0 < share < 1", got=share)
     length = len(next(iter(arrays.values())))
-    cut = length - int(length * share)
+    cut = int(length * (1 - share))
+    if not 0 < cut < length:
+        raise DataError(
+            "validation_split leaves one part empty", expected="examples in both parts", got=f"{cut} of {length}"
+        )
     before = [{k: v[:cut] for k, v in part.items()} for part in (arrays, labels)]
     after = [{k: v[cut:] for k, v in part.items()} for part in (arrays, labels)]
     return before[0], before[1], (after[0], after[1])

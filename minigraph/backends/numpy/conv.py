@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -178,6 +179,8 @@ def _forward_workspace(node: Node) -> int:
 @kernel(conv.Conv2D, workspace=_forward_workspace)
 def _conv2d(call: Call) -> Kernel:
     x, w = call.inputs
+    if not (x.size and w.size):
+        return partial(call.output.fill, 0)
     return forward(call, _geometry(call.op, x.shape, w.shape, call.output.shape, x.itemsize), x, w, call.output)
 
 
@@ -275,6 +278,8 @@ def _rotated_kernel_bytes(g: Geometry) -> int:
 def _conv2d_transpose(call: Call) -> Kernel:
     y, w = call.inputs
     out = call.output
+    if not (y.size and w.size):
+        return partial(out.fill, 0)
     g = _geometry(call.op, out.shape, w.shape, y.shape, y.itemsize)
     if g.depthwise:
         return _depthwise_adjoint(call, g, y, w, out)
@@ -348,6 +353,8 @@ def _kernel_adjoint_workspace(node: Node) -> int:
 def _conv2d_kernel_adjoint(call: Call) -> Kernel:
     x, y = call.inputs
     out = call.output
+    if not (x.size and y.size):
+        return partial(out.fill, 0)
     g = _geometry(call.op, x.shape, out.shape, y.shape, x.itemsize)
     if g.depthwise:
         return _depthwise_kernel_adjoint(call, g, x, y, out)

@@ -135,6 +135,11 @@ def _rsqrt(call: Call) -> Kernel:
 @kernel(elementwise.Clip, inplace=(0,))
 def _clip(call: Call) -> Kernel:
     x, out, op = call.inputs[0], call.output, call.op
+    if x.dtype.kind in "iu":  # the integers within the limits
+        info = np.iinfo(x.dtype)
+        low = math.ceil(max(op.minimum, info.min))
+        high = math.floor(min(op.maximum, info.max))
+        return partial(np.clip, x, x.dtype.type(low), x.dtype.type(high), out=out)
     limits = [
         None if math.isinf(v) and v == edge else v for v, edge in ((op.minimum, -math.inf), (op.maximum, math.inf))
     ]
@@ -164,7 +169,7 @@ def _where(call: Call) -> Kernel:
     condition, x, y = call.inputs
     out, left, right = as_bits(call.output), as_bits(x), as_bits(y)
     (mask,) = call.scratch(condition.shape, dtype=out.dtype)
-    if np.shares_memory(x, y):  # x may be overwritten while y is still read
+    if x.ctypes.data == y.ctypes.data and x.shape == y.shape:  # one array: it may be overwritten while it is read
         return lambda: np.copyto(out, left)
 
     def choose() -> None:
@@ -240,14 +245,18 @@ def _relu(call: Call) -> Kernel:
     return partial(np.maximum, call.inputs[0], call.inputs[0].dtype.type(0), out=call.output)
 
 
-@kernel(activations.LeakyRelu)
+@kernel(activations.LeakyRelu, workspace=_one_scratch)
 def _leaky_relu(call: Call) -> Kernel:
     x, out, alpha = call.inputs[0], call.output, call.inputs[0].dtype.type(call.op.alpha)
-    choose = np.maximum if call.op.alpha <= 1 else np.minimum
+    (t,) = call.scratch(x.shape)
+    zero = x.dtype.type(0)
 
     def run() -> None:
-        np.multiply(x, alpha, out=out)
-        choose(x, out, out=out)
+        # The two sides apart, so that α = 0 and x = ∞ do not meet.
+        np.minimum(x, zero, out=t)
+        np.multiply(t, alpha, out=t)
+        np.maximum(x, zero, out=out)
+        np.add(out, t, out=out)
 
     return run
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from minigraph.backends.numpy.registry import Call, Kernel, kernel, view
+from minigraph.backends.numpy.registry import Array, Call, Kernel, kernel, view
+from minigraph.errors import DataError
 from minigraph.ir.leaves import Item
 from minigraph.ops import shape
 from minigraph.ops.random import RandomUniform
@@ -29,7 +31,8 @@ def _broadcast_to(call: Call) -> Kernel:
 @kernel(shape.Pad)
 def _pad(call: Call) -> Kernel:
     x, out, value = call.inputs[0], call.output, call.op.value
-    inside = out[tuple(slice(before, before + s) for (before, _), s in zip(call.op.padding, x.shape, strict=True))]
+    places = (slice(before, before + s) for (before, _), s in zip(call.op.padding, x.shape, strict=True))
+    inside = out[(..., *places)]  # the dots keep a scalar an array
 
     def run() -> None:
         out.fill(value)
@@ -38,9 +41,9 @@ def _pad(call: Call) -> Kernel:
     return run
 
 
-def _taken(starts: tuple[int, ...], sizes: tuple[int, ...], steps: tuple[int, ...]) -> tuple[slice, ...]:
-    """Return the slices that pick `size` elements from `start`, `step` apart; backwards past the front is None."""
-    slices = []
+def _taken(starts: tuple[int, ...], sizes: tuple[int, ...], steps: tuple[int, ...]) -> tuple[Any, ...]:
+    """Return the index that picks `size` elements from `start`, `step` apart; backwards past the front is None."""
+    slices: list[Any] = [...]  # the dots keep a scalar an array
     for start, size, step in zip(starts, sizes, steps, strict=True):
         stop = start + size * step
         slices.append(slice(start, stop if stop >= 0 else None, step) if size else slice(0, 0))
@@ -92,14 +95,19 @@ def _split(call: Call) -> Kernel:
     return run
 
 
+def _check_indices(what: str, indices: Array, size: int) -> None:
+    if indices.size and (indices.min() < -size or indices.max() >= size):
+        got = f"{indices.min()} … {indices.max()}"
+        raise DataError(f"{what}: an index is out of range", expected=f"-{size} … {size - 1}", got=got, where="")
+
+
 @kernel(shape.Gather)
 def _gather(call: Call) -> Kernel:
     x, indices = call.inputs
     axis, size = call.op.axis % x.ndim, x.shape[call.op.axis]
 
     def run() -> None:
-        if indices.size and (indices.min() < -size or indices.max() >= size):
-            raise IndexError(f"gather: an index is outside -{size} … {size - 1}")
+        _check_indices("gather", indices, size)
         np.take(x, indices, axis=axis, out=call.output, mode="wrap")
 
     return run
@@ -113,7 +121,10 @@ def _gather_adjoint(call: Call) -> Kernel:
     # The gathered axes to the front, so that indices and x line up.
     values = np.moveaxis(x, tuple(range(axis, axis + indices.ndim)), tuple(range(indices.ndim)))
 
+    size = out.shape[axis]
+
     def run() -> None:
+        _check_indices("gather_adjoint", indices, size)
         out.fill(0)
         np.add.at(places, indices, values)
 
