@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -123,36 +123,40 @@ def did_you_mean(word: str, candidates: list[str]) -> str | None:
     return f"did you mean {close[0]}=?" if close else None
 
 
-def explain_arguments(init: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a constructor so that a wrong argument raises an ArgumentError that says which one was probably meant.
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
-    >>> class Layer:
-    ...     @explain_arguments
-    ...     def __init__(self, strides=1): ...
-    >>> Layer(stride=2)
+
+def explain_arguments(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Wrap a function so that a wrong argument raises an ArgumentError that says which one was probably meant.
+
+    >>> @explain_arguments
+    ... def pool(x, strides=1): ...
+    >>> pool(None, stride=2)
     Traceback (most recent call last):
     ...
-    minigraph.errors.ArgumentError: Layer: got an unexpected keyword argument 'stride'
-      expected: strides
+    minigraph.errors.ArgumentError: pool: got an unexpected keyword argument 'stride'
+      expected: x, strides
       got:      stride
       at:       <doctest ...>:1
       hint:     did you mean strides=?
     """
-    signature = inspect.signature(init)
+    signature = inspect.signature(function)
 
-    @functools.wraps(init)
-    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+    @functools.wraps(function)
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
-            signature.bind(self, *args, **kwargs)
+            signature.bind(*args, **kwargs)
         except TypeError as error:
             names = [p for p in signature.parameters if p != "self"]
             unknown = [k for k in kwargs if k not in names]
+            called = type(args[0]).__name__ if function.__name__ == "__init__" else function.__name__
             raise ArgumentError(
-                f"{type(self).__name__}: {error}",
+                f"{called}: {error}",
                 expected=", ".join(names) or "no arguments",
                 got=", ".join(unknown) or f"{len(args)} positional and {len(kwargs)} keyword arguments",
                 hint=did_you_mean(unknown[0], names) if unknown else None,
             ) from None
-        init(self, *args, **kwargs)
+        return function(*args, **kwargs)
 
     return wrapped

@@ -174,7 +174,7 @@ def get(loss: Any) -> Loss:
     """
     if isinstance(loss, Loss):
         return loss
-    if loss not in NAMED:
+    if not isinstance(loss, str) or loss not in NAMED:
         raise ArgumentError(
             f"no loss is called {loss!r}", expected=", ".join(NAMED), hint=did_you_mean(str(loss), list(NAMED))
         )

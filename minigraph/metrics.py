@@ -82,7 +82,7 @@ def get(metric: str | Metric) -> tuple[str, Metric]:
     """
     if callable(metric):
         return getattr(metric, "__name__", type(metric).__name__), metric
-    if metric not in NAMED:
+    if not isinstance(metric, str) or metric not in NAMED:
         raise ArgumentError(
             f"no metric is called {metric!r}", expected=", ".join(NAMED), hint=did_you_mean(str(metric), list(NAMED))
         )

@@ -297,7 +297,7 @@ def get(optimizer: str | Optimizer) -> Optimizer:
     """
     if isinstance(optimizer, Optimizer):
         return optimizer
-    if optimizer not in NAMED:
+    if not isinstance(optimizer, str) or optimizer not in NAMED:
         raise ArgumentError(
             f"no optimiser is called {optimizer!r}",
             expected=", ".join(NAMED),

@@ -40,7 +40,7 @@ def _tokens(text: str) -> Iterator[_Token]:
     while position < len(text):
         match = _TOKENS.match(text, position)
         if match is None:
-            raise ModelFormatError(f"line {line}: unexpected character", got=repr(text[position]), where="")
+            raise ModelFormatError(f"line {line}: unexpected character", got=repr(text[position]))
         position = match.end()
         kind = str(match.lastgroup)
         if kind == "newline":
@@ -84,7 +84,7 @@ class _Parser:
         self.depth = 0
 
     def fail(self, expected: str) -> NoReturn:
-        raise ModelFormatError(f"line {self.token.line}: bad syntax", expected=expected, got=self.token.text, where="")
+        raise ModelFormatError(f"line {self.token.line}: bad syntax", expected=expected, got=self.token.text)
 
     def advance(self) -> _Token:
         token = self.token
@@ -148,7 +148,6 @@ class _Parser:
                 f"line {line}: {summary}",
                 expected=getattr(error, "expected", None),
                 got=getattr(error, "got", None),
-                where="",
             ) from None
 
     def definition(self) -> Node:
@@ -159,7 +158,7 @@ class _Parser:
         op_name = self.take("word", "an op's name")
         op_class = OPS.get(op_name)
         if op_class is None:
-            raise ModelFormatError(f"line {self.token.line}: unknown op {op_name!r}", where="")
+            raise ModelFormatError(f"line {self.token.line}: unknown op {op_name!r}")
         operands, positional, attributes = self.arguments()
         self.expect(":")
         type_ = self.type()
@@ -171,7 +170,6 @@ class _Parser:
                 f"line {self.token.line}: {name} = {op_name}: the stated type is not the inferred one",
                 expected=node.type,
                 got=type_,
-                where="",
             )
         self.nodes[name] = node
         return node
@@ -179,7 +177,7 @@ class _Parser:
     def reference(self) -> Node:
         name = self.take("node", "a node like %3")
         if name not in self.nodes:
-            raise ModelFormatError(f"line {self.token.line}: {name} is used before it is defined", where="")
+            raise ModelFormatError(f"line {self.token.line}: {name} is used before it is defined")
         return self.nodes[name]
 
     def arguments(self) -> tuple[list[Node], list[Any], dict[str, Any]]:
@@ -333,7 +331,6 @@ def _make_op(op_class: type[Op], positional: list[Any], attributes: dict[str, An
             f"{op_class.name} has no such attribute",
             expected=", ".join(fields) or "none",
             got=unknown or positional,
-            where="",
         )
     for name, value in attributes.items():
         _check_kind(f"{op_class.name}: {name}", value, fields[name])
@@ -349,19 +346,19 @@ def _check_kind(what: str, value: Any, field: dataclasses.Field[Any]) -> None:
     if kinds is None:
         return
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise ModelFormatError(f"{what} has the wrong kind of value", expected=field.type, got=repr(value), where="")
+        raise ModelFormatError(f"{what} has the wrong kind of value", expected=field.type, got=repr(value))
 
 
 def _make_constant(positional: list[Any], attributes: dict[str, Any], type: Type) -> Constant:
     if len(positional) != 1 or attributes or not isinstance(type, TensorType):
-        raise ModelFormatError("a constant holds one value: a number, a list, or base64", where="")
+        raise ModelFormatError("a constant holds one value: a number, a list, or base64")
     value, size = positional[0], known(type.size, "a constant's size")
     if isinstance(value, bytes):
         return Constant(type, value)
     if not isinstance(value, list):
         if size > 2**31:
-            raise ModelFormatError("a constant of this size cannot be", got=type, where="")
+            raise ModelFormatError("a constant of this size cannot be", got=type)
         return Constant.full(type, value)
     if len(value) != size:
-        raise ModelFormatError("a constant's list has the wrong length", expected=size, got=len(value), where="")
+        raise ModelFormatError("a constant's list has the wrong length", expected=size, got=len(value))
     return Constant(type, b"".join(Constant.of(v, type.dtype).data for v in value))

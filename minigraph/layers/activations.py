@@ -41,7 +41,7 @@ def get(activation: str | Function | None) -> Function:
         return NAMED["linear"]
     if callable(activation):
         return activation
-    if activation not in NAMED:
+    if not isinstance(activation, str) or activation not in NAMED:
         raise ArgumentError(
             f"no activation is called {activation!r}",
             expected=", ".join(NAMED),

@@ -62,5 +62,12 @@ class Layer:
         return f"<{type(self).__name__} {self.name!r}>"
 
 
+def check_count(value: Any, what: str) -> int:
+    """Return a number of channels, units or groups, or raise an ArgumentError."""
+    if not hasattr(value, "__index__") or isinstance(value, bool) or value.__index__() < 1:
+        raise ArgumentError(f"bad {what}", expected="an integer ≥ 1", got=repr(value))
+    return int(value.__index__())
+
+
 def _snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.replace("2D", "2d")).lower()

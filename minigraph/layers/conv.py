@@ -9,7 +9,7 @@ from minigraph.errors import ArgumentError
 from minigraph.ir.node import Node
 from minigraph.ir.types import known
 from minigraph.layers import activations
-from minigraph.layers.base import Layer
+from minigraph.layers.base import Layer, check_count
 from minigraph.ops import window as win
 from minigraph.ops.window import NCHW, NHWC
 
@@ -22,7 +22,7 @@ def layout(data_format: str | None) -> str:
     >>> layout("channels_first")
     'NCHW'
     """
-    if data_format not in _LAYOUTS:
+    if not isinstance(data_format, str | None) or data_format not in _LAYOUTS:
         raise ArgumentError("bad data_format", expected="'channels_last' or 'channels_first'", got=repr(data_format))
     return _LAYOUTS[data_format]
 
@@ -53,9 +53,10 @@ class _Convolution(Layer):
         return known(win.channels(inputs.tensor_type, self.layout), f"{self.name}: the number of channels")
 
     def kernel(self, name: str, size: win.Pair, into: int, out: int) -> Node:
-        """Return a kernel variable in the layout's order of axes."""
-        shape = (*size, into, out) if self.layout == NHWC else (out, into, *size)
-        return self.variable(name, shape, self.kernel_initializer, regularizer=self.kernel_regularizer)
+        """Return the kernel in the layout's order of axes; the variable is H,W,I,O in both, as in Keras."""
+        shape = (*size, into, out)
+        kernel = self.variable(name, shape, self.kernel_initializer, regularizer=self.kernel_regularizer)
+        return kernel if self.layout == NHWC else ops.transpose(kernel, (3, 2, 0, 1))
 
     def finish(self, y: Node, filters: int) -> Node:
         """Add the bias and apply the activation."""
@@ -83,8 +84,8 @@ class Conv2D(_Convolution):
             kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias, kernel_initializer,
             bias_initializer, kernel_regularizer, name,
         )  # fmt: skip
-        self.filters = win.pair(filters, "filters")[0]
-        self.groups = groups
+        self.filters = check_count(filters, "filters")
+        self.groups = check_count(groups, "groups")
 
     def call(self, inputs: Node) -> Node:
         """Convolve, add the bias, apply the activation."""
@@ -111,7 +112,7 @@ class DepthwiseConv2D(_Convolution):
             kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias, depthwise_initializer,
             bias_initializer, depthwise_regularizer, name,
         )  # fmt: skip
-        self.depth_multiplier = depth_multiplier
+        self.depth_multiplier = check_count(depth_multiplier, "depth_multiplier")
 
     def call(self, inputs: Node) -> Node:
         """Convolve, add the bias, apply the activation."""
@@ -143,7 +144,7 @@ class SeparableConv2D(DepthwiseConv2D):
             kernel_size, strides, padding, depth_multiplier, data_format, dilation_rate, activation, use_bias,
             depthwise_initializer, bias_initializer, depthwise_regularizer, name,
         )  # fmt: skip
-        self.filters = filters
+        self.filters = check_count(filters, "filters")
         self.pointwise_initializer = pointwise_initializer
         self.pointwise_regularizer = pointwise_regularizer
 
@@ -151,10 +152,14 @@ class SeparableConv2D(DepthwiseConv2D):
         """Convolve depthwise and pointwise, add the bias, apply the activation."""
         y = self.depthwise(inputs)
         into = self.channels(inputs) * self.depth_multiplier
-        shape = (1, 1, into, self.filters) if self.layout == NHWC else (self.filters, into, 1, 1)
         pointwise = self.variable(
-            "pointwise_kernel", shape, self.pointwise_initializer, regularizer=self.pointwise_regularizer
+            "pointwise_kernel",
+            (1, 1, into, self.filters),
+            self.pointwise_initializer,
+            regularizer=self.pointwise_regularizer,
         )
+        if self.layout != NHWC:
+            pointwise = ops.transpose(pointwise, (3, 2, 0, 1))
         return self.finish(ops.conv2d(y, pointwise, layout=self.layout), self.filters)
 
 
@@ -176,9 +181,9 @@ class Conv2DTranspose(_Convolution):
             kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias, kernel_initializer,
             bias_initializer, kernel_regularizer, name,
         )  # fmt: skip
-        self.filters = filters
+        self.filters = check_count(filters, "filters")
         self.output_padding = output_padding
-        self.groups = groups
+        self.groups = check_count(groups, "groups")
 
     def call(self, inputs: Node) -> Node:
         """Convolve backwards, add the bias, apply the activation."""

@@ -7,14 +7,15 @@ from functools import reduce
 from typing import Any
 
 from minigraph import ops
-from minigraph.errors import ArgumentError, ShapeError
+from minigraph.errors import ArgumentError, ShapeError, explain_arguments
 from minigraph.ir import leaves
 from minigraph.ir.node import Node
 from minigraph.ir.types import known, symbol
 from minigraph.layers import activations
-from minigraph.layers.base import Layer
+from minigraph.layers.base import Layer, check_count
 
 
+@explain_arguments
 def Input(shape: Iterable[Any], name: str | None = None, dtype: str = "float32") -> Node:
     """Return an input node; the batch dimension N is put before `shape`.
 
@@ -39,9 +40,7 @@ class Dense(Layer):
         bias_initializer: Any = "zeros", kernel_regularizer: Any = None, name: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(name)
-        if not isinstance(units, int) or units < 1:
-            raise ArgumentError("bad units", expected="an integer ≥ 1", got=repr(units))
-        self.units = units
+        self.units = check_count(units, "units")
         self.activation = activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = kernel_initializer
@@ -171,6 +170,9 @@ class Sequential(Layer):
     def __init__(self, layers: Iterable[Callable[[Any], Any]], name: str | None = None) -> None:
         super().__init__(name)
         self.layers = list(layers)
+        for layer in self.layers:
+            if not callable(layer):
+                raise ArgumentError("not a layer", expected="layers, or functions from node to node", got=repr(layer))
 
     def call(self, inputs: Node) -> Node:
         """Apply the layers in order."""

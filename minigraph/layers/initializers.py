@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from minigraph.errors import ArgumentError, did_you_mean
-from minigraph.ir.op import ATTRIBUTES, attribute
+from minigraph.ir.op import ATTRIBUTES, configuration
 
 Array = np.ndarray[Any, Any]
 
 
-@attribute("constant_value")
+@configuration("constant_value")
 @dataclass(frozen=True)
 class Constant:
     """The same number everywhere.
@@ -44,7 +44,7 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[-2] * taps, shape[-1] * taps
 
 
-@attribute("variance_scaling")
+@configuration("variance_scaling")
 @dataclass(frozen=True)
 class VarianceScaling:
     """Zero mean, variance scale/fan: fan is the inputs, the outputs, or their average.
@@ -88,7 +88,7 @@ def _truncated(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     return values
 
 
-@attribute("orthogonal")
+@configuration("orthogonal")
 @dataclass(frozen=True)
 class Orthogonal:
     """Rows or columns are orthonormal, times `gain` (Saxe et al. 2014).
@@ -111,7 +111,7 @@ class Orthogonal:
         return self.gain * (q if rows >= columns else q.T).reshape(shape)
 
 
-@attribute("random_normal")
+@configuration("random_normal")
 @dataclass(frozen=True)
 class RandomNormal:
     """Normal numbers.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minigraph import ops
+from minigraph.errors import ArgumentError
 from minigraph.ir.node import Node
 from minigraph.layers.base import Layer
 from minigraph.layers.conv import layout
@@ -100,6 +101,8 @@ class ZeroPadding2D(Layer):
 
     def __init__(self, padding: Any = 1, data_format: str | None = None, name: str | None = None) -> None:
         super().__init__(name)
+        if isinstance(padding, str):
+            raise ArgumentError("bad padding", expected="an integer, or pairs of integers", got=repr(padding))
         self.padding = win.padding(padding)
         self.layout = layout(data_format)
 

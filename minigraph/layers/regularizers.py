@@ -7,11 +7,11 @@ from typing import Any
 
 from minigraph.errors import ArgumentError
 from minigraph.ir.node import Node
-from minigraph.ir.op import ATTRIBUTES, attribute
+from minigraph.ir.op import ATTRIBUTES, configuration
 from minigraph.ops import sum as sum_
 
 
-@attribute("l2")
+@configuration("l2")
 @dataclass(frozen=True)
 class L2:
     """l2 · Σ w².

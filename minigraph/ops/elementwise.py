@@ -95,8 +95,6 @@ def binary(op: Op, x: Operand, y: Operand) -> Node:
 class Add(Binary, name="add"):
     """x + y."""
 
-    of_numbers = True
-
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
         """∂x = g, ∂y = g."""
         return g, g
@@ -116,8 +114,6 @@ class Sub(Binary, name="sub"):
 @dataclass(frozen=True)
 class Mul(Binary, name="mul"):
     """x · y."""
-
-    of_numbers = True
 
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
         """∂x = g·y, ∂y = g·x."""
@@ -196,8 +192,6 @@ class Neg(Unary, name="neg"):
 @dataclass(frozen=True)
 class Abs(Unary, name="abs"):
     """|x|."""
-
-    of_numbers = True
 
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
         """∂x = g·sign x, 0 at 0."""

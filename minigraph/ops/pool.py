@@ -61,7 +61,12 @@ class MaxPool2D(Pool, name="max_pool2d"):
             raise DTypeError("max pooling of booleans", expected="numbers", got=type, hint="cast first")
         inside = win.spatial(type, self.layout)
         if self.window.misses(inside):
-            raise ShapeError("max pooling with a window that holds only padding", got=f"{self.window} over {inside}")
+            raise ShapeError(
+                "max pooling with a window that holds only padding",
+                expected="at least one element under each window",
+                got=f"{self.window} over {inside}",
+                hint="use less padding",
+            )
         return self.pooled(type)
 
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:

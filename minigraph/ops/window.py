@@ -15,7 +15,7 @@ NHWC, NCHW = "NHWC", "NCHW"
 
 def pair(value: Any, what: str, minimum: int = 1) -> Pair:
     """Return an integer or a pair of integers as a pair, or raise an ArgumentError."""
-    values = (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+    values = (value, value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
     try:
         first, second = (v.__index__() for v in values)
     except (TypeError, ValueError, AttributeError):

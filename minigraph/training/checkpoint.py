@@ -73,9 +73,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     except ModelFormatError:
         raise
     except (MinigraphError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ModelFormatError(
-            f"the file does not hold a valid model: {error}", got=os.fspath(path), where=""
-        ) from None
+        raise ModelFormatError(f"the file does not hold a valid model: {error}", got=os.fspath(path)) from None
     return model
 
 
@@ -91,35 +89,31 @@ def _header_digest(header: Mapping[str, str]) -> str:
 def _header(data: bytes, path: str) -> dict[str, str]:
     """Return the metadata of a safetensors file, checked before anything is allocated."""
     if len(data) < 8:
-        raise ModelFormatError(
-            "the file is too short to be a model", expected="at least 8 bytes", got=len(data), where=""
-        )
+        raise ModelFormatError("the file is too short to be a model", expected="at least 8 bytes", got=len(data))
     size = int.from_bytes(data[:8], "little")
     if size > min(len(data) - 8, MAX_HEADER):
         raise ModelFormatError(
             "the file is truncated or damaged",
             expected=f"a header of {size} bytes",
             got=f"{len(data) - 8} bytes after the length",
-            where="",
             hint="copy the file again, or go back to an older checkpoint",
         )
     try:
         parsed = json.loads(data[8 : 8 + size], object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
-        raise ModelFormatError(f"the header is not JSON: {error}", got=path, where="") from None
+        raise ModelFormatError(f"the header is not JSON: {error}", got=path) from None
     header = parsed.get("__metadata__") if isinstance(parsed, dict) else None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ModelFormatError(
             "not a minigraph model",
             expected=f"a safetensors file with format {FORMAT!r}",
             got=repr(header.get("format")) if isinstance(header, dict) else "no metadata",
-            where="",
         )
     if header.get("header_sha256") != _header_digest(header):
-        raise ModelFormatError("the header is damaged: its SHA-256 does not fit", got=path, where="")
+        raise ModelFormatError("the header is damaged: its SHA-256 does not fit", got=path)
     missing = {"name", "seed", "graph", "training", "progress", "sha256"} - header.keys()
     if missing:
-        raise ModelFormatError("the header is incomplete", expected=", ".join(sorted(missing)), got=path, where="")
+        raise ModelFormatError("the header is incomplete", expected=", ".join(sorted(missing)), got=path)
     return header
 
 
@@ -136,15 +130,13 @@ def _arrays(data: bytes, header: Mapping[str, str]) -> dict[str, Any]:
         digests = dict(json.loads(header["sha256"]).items())
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ModelFormatError(
-            f"the file is truncated or damaged: {error}", where="", hint="go back to an older checkpoint"
+            f"the file is truncated or damaged: {error}", hint="go back to an older checkpoint"
         ) from None
     if arrays.keys() != digests.keys():
-        raise ModelFormatError(
-            "the arrays are not those that were saved", expected=list(digests), got=list(arrays), where=""
-        )
+        raise ModelFormatError("the arrays are not those that were saved", expected=list(digests), got=list(arrays))
     for name, array in arrays.items():
         if _digest(array) != digests[name]:
-            raise ModelFormatError(f"array {name!r} is damaged: its SHA-256 does not fit", where="")
+            raise ModelFormatError(f"array {name!r} is damaged: its SHA-256 does not fit")
     return arrays
 
 
@@ -160,7 +152,7 @@ def _check_fit(variables: Iterable[Node], arrays: Mapping[str, Any]) -> None:
         array = arrays.get(node.label)
         if array is None or array.shape != node.shape or str(array.dtype) != node.dtype:
             got = "nothing" if array is None else f"{array.dtype}{list(array.shape)}"
-            raise ModelFormatError(f"array {node.label!r} does not fit", expected=node.type, got=got, where="")
+            raise ModelFormatError(f"array {node.label!r} does not fit", expected=node.type, got=got)
 
 
 def _training_text(training: Training | None) -> dict[str, Any] | None:
@@ -189,14 +181,14 @@ def _restore_training(model: Model, text: Mapping[str, Any] | None, arrays: Mapp
     optimizer = parse_value(text["optimizer"])
     loss = {name: parse_value(each) for name, each in text["losses"].items()}
     if not isinstance(optimizer, optimizers.Optimizer) or not all(isinstance(x, losses.Loss) for x in loss.values()):
-        raise ModelFormatError("the file names an optimiser or a loss that is none", where="")
+        raise ModelFormatError("the file names an optimiser or a loss that is none")
     model.compile(optimizer, loss, list(text["metrics"]), text["backend"])
     _check_fit(model.lower("training").variables, arrays)
 
 
 def _progress(saved: Mapping[str, Any]) -> Progress:
     progress = Progress(**saved)
-    numbers = (progress.epoch, progress.batch, progress.samples)
+    numbers = (progress.epoch, progress.batch, progress.samples, progress.batch_size, progress.examples)
     curves = [v for values in dict(progress.history).values() for v in list(values)]
     valid = (
         all(isinstance(n, int) and n >= 0 for n in numbers)
@@ -204,5 +196,5 @@ def _progress(saved: Mapping[str, Any]) -> Progress:
         and all(isinstance(entry, dict) and entry.keys() == {"kind", "state"} for entry in list(progress.callbacks))
     )
     if not valid:
-        raise ModelFormatError("the progress in the file is not valid", got=str(saved)[:200], where="")
+        raise ModelFormatError("the progress in the file is not valid", got=str(saved)[:200])
     return progress

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from minigraph.data import Batches
-from minigraph.errors import ArgumentError, NonFiniteError
+from minigraph.errors import ArgumentError, DataError, NonFiniteError
 from minigraph.training.callbacks import Callback, History, ModelCheckpoint, TerminateOnNaN
 from minigraph.training.progress import ProgressLine
 
@@ -23,14 +23,16 @@ if TYPE_CHECKING:
 class Progress:
     """How far a fit is: the next epoch and batch, and what is known of the running epoch.
 
-    `totals`: sums of loss and metrics, weighted by batch sizes, over `samples` examples. Together with the state (which
-    holds step count, slots, averages and random counters) it is all that an exact resume needs: the order of the data
-    is a function of seed and epoch.
+    `totals`: sums of loss and metrics, weighted by batch sizes, over `samples` examples. `batch_size` and
+    `examples`: how the epoch is cut. Together with the state (which holds step count, slots, averages and random counters) it is all that
+    an exact resume needs: the order of the data is a function of seed and epoch.
     """
 
     epoch: int = 0
     batch: int = 0
     samples: int = 0
+    batch_size: int = 0
+    examples: int = 0
     totals: dict[str, float] = field(default_factory=dict)
     history: dict[str, list[float]] = field(default_factory=dict)
     callbacks: list[dict[str, Any]] = field(default_factory=list)
@@ -77,6 +79,7 @@ class Loop:
         model = self.model
         if not resume:
             model.progress = Progress(epoch=initial_epoch)
+        self._check_same_batches(model.progress)
         model.stop_training = False
         for callback in self.callbacks:
             callback.set_model(model)
@@ -94,6 +97,17 @@ class Loop:
         self.call("on_train_end")
         self.line.close()
         return self.history
+
+    def _check_same_batches(self, progress: Progress) -> None:
+        """Refuse to go on in the middle of an epoch that was cut into other batches."""
+        batches = (self.batches.batch_size, self.batches.samples)
+        if progress.batch and batches != (progress.batch_size, progress.examples):
+            raise DataError(
+                "the fit to resume stopped in the middle of an epoch over other batches",
+                expected=f"batch_size={progress.batch_size}, {progress.examples} examples",
+                got=f"batch_size={batches[0]}, {batches[1]} examples",
+            )
+        progress.batch_size, progress.examples = batches
 
     def _restore(self) -> None:
         self.history.history = {k: list(v) for k, v in self.model.progress.history.items()}

@@ -17,7 +17,7 @@ from minigraph.autodiff import gradients
 from minigraph.backends.base import Backend
 from minigraph.backends.base import get as get_backend
 from minigraph.data import Batches, check_finite
-from minigraph.errors import ArgumentError, DataError, GraphError, did_you_mean
+from minigraph.errors import ArgumentError, DataError, GraphError, did_you_mean, explain_arguments
 from minigraph.ir.graph import Graph, bind, topological
 from minigraph.ir.leaves import Input, Variable
 from minigraph.ir.node import Node
@@ -157,6 +157,7 @@ class Model:
 
     # --- programs ---------------------------------------------------------------------------------------------------
 
+    @explain_arguments
     def compile(
         self,
         optimizer: str | optimizers.Optimizer = "sgd",
@@ -209,6 +210,7 @@ class Model:
 
     # --- learning and judging ---------------------------------------------------------------------------------------
 
+    @explain_arguments
     def fit(
         self, x: Any, y: Any = None, batch_size: int = 32, epochs: int = 1, verbose: str | int = "auto",
         callbacks: Sequence[Any] | None = None, validation_split: float = 0.0, validation_data: Any = None,
@@ -403,10 +405,8 @@ def _split_off(arrays: dict[str, Any], labels: dict[str, Any], share: float) -> 
         raise ArgumentError("bad validation_split", expected="0 < share < 1", got=share)
     length = len(next(iter(arrays.values())))
     cut = int(length * (1 - share))
-    if not 0 < cut < length:
-        raise DataError(
-            "validation_split leaves one part empty", expected="examples in both parts", got=f"{cut} of {length}"
-        )
+    if not cut:
+        raise DataError("validation_split leaves nothing to train on", got=f"{share} of {length} examples")
     before = [{k: v[:cut] for k, v in part.items()} for part in (arrays, labels)]
     after = [{k: v[cut:] for k, v in part.items()} for part in (arrays, labels)]
     return before[0], before[1], (after[0], after[1])

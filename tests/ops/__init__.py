@@ -1,0 +1,1 @@
+"""Tests of the ops: drawn cases, gradients, shape rules, differentiation."""
