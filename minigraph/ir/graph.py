@@ -9,6 +9,7 @@ from types import MappingProxyType
 from minigraph.errors import GraphError
 from minigraph.ir.leaves import Input, Variable
 from minigraph.ir.node import Node
+from minigraph.ir.types import check_label
 
 
 def topological(roots: Iterable[Node]) -> list[Node]:
@@ -18,12 +19,17 @@ def topological(roots: Iterable[Node]) -> list[Node]:
     """
     order: list[Node] = []
     done: set[Node] = set()
+    entered: set[Node] = set()
     for root in roots:
         stack = [(root, 0)]
         while stack:
             node, next_input = stack.pop()
             if node in done:
                 continue
+            if next_input == 0:
+                if node in entered:
+                    raise GraphError(f"{node.label} depends on itself", where=node.origin.where)
+                entered.add(node)
             while next_input < len(node.inputs) and node.inputs[next_input] in done:
                 next_input += 1
             if next_input < len(node.inputs):
@@ -73,15 +79,19 @@ class Graph:
         return tuple(topological([*roots, *(n for pair in self.updates.items() for n in pair)]))
 
     def _check_names(self) -> None:
+        for name in self.outputs:
+            check_label(name)
+        seen: dict[str, Node] = {}
         for kind, nodes in (("input", self.inputs), ("variable", self.variables)):
-            seen: dict[str, Node] = {}
             for node in nodes:
                 if not isinstance(node.op, (Input, Variable)):
                     raise GraphError(f"a graph's {kind} is an ordinary node", got=node, where=node.origin.where)
                 first = seen.setdefault(node.op.label, node)
                 if first is not node:
                     raise GraphError(
-                        f"two {kind}s are called {node.op.label!r}",
+                        f"two {kind}s are called {node.op.label!r}"
+                        if type(node.op) is type(first.op)
+                        else f"an input and a variable are called {node.op.label!r}",
                         expected="unique names",
                         got=f"one from {first.origin.where}, one from {node.origin.where}",
                         where=node.origin.where,

@@ -10,10 +10,20 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from minigraph.errors import ArgumentError, DTypeError, GraphError, ShapeError
+from minigraph.errors import ArgumentError, DTypeError, ShapeError
 from minigraph.ir.node import Node
 from minigraph.ir.op import Op
-from minigraph.ir.types import DTYPES, TensorType, TupleType, Type, check_dtype, is_float, known
+from minigraph.ir.types import (
+    DTYPES,
+    TensorType,
+    TupleType,
+    Type,
+    check_dtype,
+    check_label,
+    check_shape,
+    is_float,
+    known,
+)  # fmt: skip
 
 _FORMATS = {
     "bool": "?", "int8": "b", "uint8": "B", "int16": "h", "int32": "i", "int64": "q",
@@ -28,6 +38,9 @@ class Input(Op, name="input"):
     category = "input"
     label: str
     type: TensorType
+
+    def __post_init__(self) -> None:
+        _check_leaf(self)
 
     def infer(self) -> Type:
         """Return the declared type."""
@@ -50,9 +63,24 @@ class Variable(Op, name="variable"):
     trainable: bool = True
     regularizer: Any = None
 
+    def __post_init__(self) -> None:
+        _check_leaf(self)
+        if not (self.init is None or isinstance(self.init, (int, float)) or callable(self.init)):
+            raise ArgumentError(
+                "not an initialiser", expected="a number, or a registered initialiser", got=repr(self.init)
+            )
+        if not (self.regularizer is None or callable(self.regularizer)):
+            raise ArgumentError("not a regulariser", expected="a registered regulariser", got=repr(self.regularizer))
+
     def infer(self) -> Type:
         """Return the declared type."""
         return self.type
+
+
+def _check_leaf(op: Input | Variable) -> None:
+    check_label(op.label)
+    if not isinstance(op.type, TensorType):
+        raise ShapeError(f"{op.name} {op.label!r} is a tuple", expected="a tensor's type", got=op.type)
 
 
 @dataclass(frozen=True)
@@ -144,9 +172,7 @@ def input(shape: tuple[Any, ...], dtype: str = "float32", name: str = "input") -
     >>> input((2, 3), name="x")
     <x : float32[2,3]>
     """
-    from minigraph.ir.types import check_shape
-
-    return Node(Input(check_label(name), TensorType(check_shape(shape), check_dtype(dtype))))
+    return Node(Input(name, TensorType(check_shape(shape), check_dtype(dtype))))
 
 
 def variable(
@@ -163,17 +189,8 @@ def variable(
     >>> variable((3,), name="w")
     <w : float32[3]>
     """
-    from minigraph.ir.types import check_shape
-
     type = TensorType(check_shape(shape), check_dtype(dtype))
-    return Node(Variable(check_label(name), type, init, trainable, regularizer))
-
-
-def check_label(label: str) -> str:
-    """Return a name, or raise: names are printable, not empty, and at most 200 characters."""
-    if not isinstance(label, str) or not label or not label.isprintable() or len(label) > 200:
-        raise GraphError("not a name", expected="1 to 200 printable characters", got=repr(label)[:80])
-    return label
+    return Node(Variable(name, type, init, trainable, regularizer))
 
 
 class _Names:

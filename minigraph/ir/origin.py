@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from minigraph.errors import user_frame
+from minigraph.ir.types import check_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ def scope(name: str) -> Iterator[None]:
     ...     current().scope
     'block1/conv'
     """
+    check_label(name)
     outer = _scope.get()
     token = _scope.set(f"{outer}/{name}" if outer else name)
     try:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
 from minigraph.errors import MinigraphError, ModelFormatError
@@ -15,7 +16,8 @@ from minigraph.ir.leaves import Constant
 from minigraph.ir.node import Node
 from minigraph.ir.op import ATTRIBUTES, OPS, Op
 from minigraph.ir.origin import Origin
-from minigraph.ir.types import DTYPES, Size, TensorType, TupleType, Type, known, symbol
+from minigraph.ir.printer import SPLAT_LIMIT
+from minigraph.ir.types import DTYPES, Dim, Size, TensorType, TupleType, Type, known, symbol
 
 _TOKENS = re.compile(
     r"""(?P<space>[ \t\r]+|\#[^\n]*) | (?P<newline>\n) | (?P<arrow><-)
@@ -82,12 +84,14 @@ class _Parser:
         self.token = next(self.rest)
         self.nodes: dict[str, Node] = {}
         self.depth = 0
+        self.line = 1  # of the token taken last: what is found wrong afterwards is wrong there
 
     def fail(self, expected: str) -> NoReturn:
         raise ModelFormatError(f"line {self.token.line}: bad syntax", expected=expected, got=self.token.text)
 
     def advance(self) -> _Token:
         token = self.token
+        self.line = token.line
         self.token = next(self.rest, token)
         return token
 
@@ -137,11 +141,9 @@ class _Parser:
 
     def checked(self, build: Any) -> Any:
         """Run a constructor; whatever it refuses is a fault of the text, at this line."""
-        line = self.token.line
+        line = self.line
         try:
             return build()
-        except ModelFormatError:
-            raise
         except (MinigraphError, TypeError, ValueError, OverflowError, AttributeError, LookupError) as error:
             summary = getattr(error, "summary", f"{type(error).__name__}: {error}")
             raise ModelFormatError(
@@ -158,7 +160,7 @@ class _Parser:
         op_name = self.take("word", "an op's name")
         op_class = OPS.get(op_name)
         if op_class is None:
-            raise ModelFormatError(f"line {self.token.line}: unknown op {op_name!r}")
+            raise ModelFormatError(f"line {self.line}: unknown op {op_name!r}")
         operands, positional, attributes = self.arguments()
         self.expect(":")
         type_ = self.type()
@@ -167,7 +169,7 @@ class _Parser:
         node: Node = self.checked(lambda: Node(op, operands, origin=Origin(scope=scope)))
         if node.type != type_:
             raise ModelFormatError(
-                f"line {self.token.line}: {name} = {op_name}: the stated type is not the inferred one",
+                f"line {self.line}: {name} = {op_name}: the stated type is not the inferred one",
                 expected=node.type,
                 got=type_,
             )
@@ -177,7 +179,7 @@ class _Parser:
     def reference(self) -> Node:
         name = self.take("node", "a node like %3")
         if name not in self.nodes:
-            raise ModelFormatError(f"line {self.token.line}: {name} is used before it is defined")
+            raise ModelFormatError(f"line {self.line}: {name} is used before it is defined")
         return self.nodes[name]
 
     def arguments(self) -> tuple[list[Node], list[Any], dict[str, Any]]:
@@ -233,9 +235,13 @@ class _Parser:
         return self.dim(int(text))
 
     def dim(self, size: Size) -> Size:
-        while self.accept("*"):
+        for factor in itertools.count():
+            if not self.accept("*"):
+                return size
+            if factor == _MAX_RANK:
+                self.fail(f"at most {_MAX_RANK} factors")
             size = size * symbol(self.take("word", "a symbolic size"))
-        return size
+        raise AssertionError("unreachable")
 
     def sequence(self, end: str) -> tuple[Any, ...] | list[Any]:
         self.advance()
@@ -271,6 +277,15 @@ class _Parser:
         return str(text)
 
     def type(self) -> Type:
+        self.depth += 1
+        if self.depth > _MAX_DEPTH:
+            self.fail(f"at most {_MAX_DEPTH} nested types")
+        try:
+            return self._type()
+        finally:
+            self.depth -= 1
+
+    def _type(self) -> Type:
         if not self.accept("("):
             dtype = self.take("word", "a type like float32[N,3]")
             if dtype not in DTYPES:
@@ -337,15 +352,41 @@ def _make_op(op_class: type[Op], positional: list[Any], attributes: dict[str, An
     return op_class(**attributes)
 
 
-# What the text form of a field's annotation may hold. Tuples and registered attributes check themselves.
-_KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,)}
+def _is_size(value: Any) -> bool:
+    return isinstance(value, Dim) or _is_int(value)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_pair(value: Any) -> bool:
+    return _is_tuple(value, _is_int) and len(value) == 2
+
+
+def _is_tuple(value: Any, of: Callable[[Any], bool]) -> bool:
+    return isinstance(value, tuple) and all(map(of, value))
+
+
+# What the annotation of an op's field allows in a text. Fields that are not listed are checked by their op.
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "int": _is_int,
+    "float": lambda v: isinstance(v, float) or _is_int(v),
+    "bool": lambda v: isinstance(v, bool),
+    "str": lambda v: isinstance(v, str),
+    "int | None": lambda v: v is None or _is_int(v),
+    "tuple[int, ...]": lambda v: _is_tuple(v, _is_int),
+    "tuple[int, int]": _is_pair,
+    "Pair": _is_pair,
+    "Pairs": lambda v: _is_tuple(v, _is_pair),
+    "Padding": lambda v: isinstance(v, str) or _is_tuple(v, _is_pair),
+    "Shape": lambda v: _is_tuple(v, _is_size),
+    "tuple[Size, Size]": lambda v: _is_tuple(v, _is_size) and len(v) == 2,
+}
 
 
 def _check_kind(what: str, value: Any, field: dataclasses.Field[Any]) -> None:
-    kinds = _KINDS.get(str(field.type))
-    if kinds is None:
-        return
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+    if not _KINDS.get(str(field.type), lambda v: True)(value):
         raise ModelFormatError(f"{what} has the wrong kind of value", expected=field.type, got=repr(value))
 
 
@@ -356,8 +397,10 @@ def _make_constant(positional: list[Any], attributes: dict[str, Any], type: Type
     if isinstance(value, bytes):
         return Constant(type, value)
     if not isinstance(value, list):
-        if size > 2**31:
-            raise ModelFormatError("a constant of this size cannot be", got=type)
+        if known(type.nbytes) > SPLAT_LIMIT:
+            raise ModelFormatError(
+                "too large for one number repeated", expected=f"at most {SPLAT_LIMIT} bytes", got=type
+            )
         return Constant.full(type, value)
     if len(value) != size:
         raise ModelFormatError("a constant's list has the wrong length", expected=size, got=len(value))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 # Longer constants are written as base64: a list of a million numbers is for nobody.
 LITERAL_LIMIT = 32
+# A constant with one value everywhere is written as that value, up to this many bytes: a short text must not be able
+# to ask for much memory.
+SPLAT_LIMIT = 1 << 24
 
 
 def print_graph(graph: Graph) -> str:
@@ -81,7 +84,7 @@ def value_text(value: Any) -> str:
 
 def _constant(op: Constant) -> str:
     floats = op.type.dtype.startswith("float")
-    splat = op.splat
+    splat = op.splat if len(op.data) <= SPLAT_LIMIT else None
     if splat is not None:
         return _number(splat, op.type.dtype) if floats else value_text(splat)
     if op.type.size <= LITERAL_LIMIT:  # type: ignore[operator]  # a constant's size is a number

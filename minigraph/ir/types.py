@@ -16,6 +16,13 @@ DTYPES: dict[str, int] = {
 }  # fmt: skip
 
 
+def check_label(label: str) -> str:
+    """Return a name, or raise: names are printable, not empty, and at most 200 characters."""
+    if not isinstance(label, str) or not label or not label.isprintable() or len(label) > 200:
+        raise GraphError("not a name", expected="1 to 200 printable characters", got=repr(label)[:80])
+    return label
+
+
 def is_float(dtype: str) -> bool:
     """Tell whether values of `dtype` have gradients."""
     return dtype.startswith("float")

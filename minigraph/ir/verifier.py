@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from minigraph.errors import GraphError, MinigraphError
 from minigraph.ir.graph import Graph
 from minigraph.ir.leaves import Variable
@@ -20,6 +22,9 @@ def verify(graph: Graph) -> Graph:
     5. updates go to variables, from values of the variable's type;
     6. a graph computes something, and its outputs are tensors.
     """
+    for node in graph.nodes:
+        if not isinstance(node, Node) or not isinstance(node.op, Op):
+            raise GraphError("rule 1: not a node with an op", got=type(node).__name__, where="")
     graph._check_names()  # rules 4 and 5
     seen: set[Node] = set()
     for node in graph.nodes:
@@ -38,14 +43,15 @@ def verify(graph: Graph) -> Graph:
 
 def _verify_node(node: Node, seen: set[Node]) -> None:
     where = node.origin.where
-    if not isinstance(node.op, Op) or OPS.get(node.op.name) is not type(node.op):
+    if OPS.get(node.op.name) is not type(node.op):
         raise GraphError("rule 1: a node's op is not a registered op", got=repr(node.op), where=where)
     for operand in node.inputs:
         if operand not in seen:
             raise GraphError(f"rule 3: {node.label} comes before its operand {operand.label}", where=where)
     try:
+        dataclasses.replace(node.op)  # type: ignore[type-var]  # the constructor checks the attributes
         inferred = node.op.infer(*(i.type for i in node.inputs))
-    except (MinigraphError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (MinigraphError, TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
         raise GraphError(f"rule 2: {node.op.name} cannot have these operands: {error}", where=where) from None
     if inferred != node.type:
         raise GraphError(f"rule 2: {node.label} has a stale type", expected=inferred, got=node.type, where=where)

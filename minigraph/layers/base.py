@@ -6,10 +6,10 @@ import re
 from typing import Any
 
 from minigraph.errors import ArgumentError, explain_arguments
-from minigraph.ir.leaves import check_label, unique_name, variable
+from minigraph.ir.leaves import unique_name, variable
 from minigraph.ir.node import Node
 from minigraph.ir.origin import current, scope
-from minigraph.ir.types import Size, known
+from minigraph.ir.types import Size, check_label, known
 from minigraph.layers import initializers, regularizers
 
 

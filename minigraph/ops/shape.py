@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,10 @@ class Pad(Op, name="pad"):
     padding: Pairs = ()
     value: float = 0.0
     category = "shape"
+
+    def __post_init__(self) -> None:
+        # Attributes are compared by value: −0 counts as 0, and there is one NaN.
+        object.__setattr__(self, "value", math.nan if self.value != self.value else self.value + 0.0)
 
     def infer(self, x: Any) -> TensorType:
         """Each axis grows by before + after."""

@@ -95,11 +95,12 @@ class Rewriting:
     def __call__(self, graph: Graph, trace: Trace) -> Graph:
         """Return the graph at the fixed point; a GraphError names the rules if there is none."""
         for _ in range(self.max_sweeps):
+            before = len(trace.pending)
             rewriter = Rewriter(trace)
             graph = graph.rebuild(partial(self._apply, rewriter))
             if not rewriter.changed:
                 return graph
-        last = sorted({rewrite.rule for rewrite in trace.pending[-20:]})
+        last = sorted({rewrite.rule for rewrite in trace.pending[2 * before - len(trace.pending) :]})
         raise GraphError(
             f"pass {self.name} found no fixed point in {self.max_sweeps} sweeps",
             got=f"rules still matching: {', '.join(last)}",

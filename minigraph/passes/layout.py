@@ -12,7 +12,7 @@ from minigraph.ops.conv import Conv2D, Conv2DKernelAdjoint, Conv2DTranspose
 from minigraph.ops.elementwise import Elementwise
 from minigraph.ops.norm import BatchNorm, Moments
 from minigraph.ops.pool import Pool
-from minigraph.ops.shape import Cast, Transpose
+from minigraph.ops.shape import Cast, Transpose, reshape
 from minigraph.ops.window import NCHW, NHWC
 from minigraph.passes.driver import Rewriting, at
 from minigraph.passes.simplify import nothing_moved, reshape_of_reshape, transpose_is_reshape, transpose_of_transpose
@@ -55,13 +55,24 @@ def moments_of_transpose(node: Node) -> Node | None:
 
 @at(Elementwise, Cast)
 def elementwise_of_transposes(node: Node) -> Node | None:
-    """f(transpose(x), transpose(y)) = transpose(f(x, y)); scalars may stand beside."""
+    """f(transpose(x), transpose(y)) = transpose(f(x, y)); narrow operands, a bias, are turned themselves."""
     orders = {x.op.axes for x in node.inputs if isinstance(x.op, Transpose)}
-    if len(orders) != 1 or any(x.shape != () and not isinstance(x.op, Transpose) for x in node.inputs):
+    if len(orders) != 1:
         return None
     order = orders.pop()
-    inner = Node(node.op, tuple(x.inputs[0] if isinstance(x.op, Transpose) else x for x in node.inputs))
-    return Node(Transpose(order), (inner,))
+    beside = [x for x in node.inputs if not isinstance(x.op, Transpose)]
+    if any(x.rank > len(order) or sum(s != 1 for s in x.shape) > 1 for x in beside):
+        return None
+    inner = tuple(x.inputs[0] if isinstance(x.op, Transpose) else _turned_back(x, order) for x in node.inputs)
+    return Node(Transpose(order), (Node(node.op, inner),))
+
+
+def _turned_back(x: Node, order: tuple[int, ...]) -> Node:
+    """Return an operand with at most one axis that is not 1, laid so that transposing by `order` gives it back."""
+    if x.shape == ():
+        return x
+    wide = (1,) * (len(order) - x.rank) + x.shape
+    return reshape(x, [wide[order.index(i)] for i in range(len(order))])
 
 
 CHANNELS_LAST = Rewriting(

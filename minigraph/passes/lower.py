@@ -72,7 +72,8 @@ class _Lowering:
         self.graph = graph
         self.updates: dict[Node, Node] = {}
         self.step: Node | None = None
-        self.dropouts = 0
+        # A graph that was lowered before has random numbers already; new ones get other keys.
+        self.dropouts = sum(isinstance(node.op, RandomUniform) for node in graph.nodes)
 
     def run(self) -> Graph:
         lowered = self.graph.rebuild(self.make)

@@ -81,22 +81,6 @@ def constant_evaluator(backend: str | Backend = "numpy") -> Any:
     return evaluate
 
 
-class _FiniteChecker(Interpreter):
-    """Stops at the first node that makes a non-finite value of finite operands."""
-
-    def run_node(self, node: Node, inputs: list[Any]) -> Any:
-        value = super().run_node(node, inputs)
-        if all(map(_finite, inputs)) and not _finite(value) and not isinstance(node.op, Constant):
-            raise NonFiniteError(
-                f"{node.op.name} made a value that is not finite",
-                expected="finite numbers from finite operands",
-                got=_describe(value),
-                where=node.origin.where,
-                hint="a logarithm or quotient of 0, an overflow, or a learning rate that is too high",
-            )
-        return value
-
-
 def _finite(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(map(_finite, value))
@@ -110,11 +94,28 @@ def _describe(value: Any) -> str:
 
 
 def explain_non_finite(graph: Graph, values: Mapping[str, Any], backend: str | Backend = "numpy") -> None:
-    """Raise a NonFiniteError that names the first op, and the user's line, where finite numbers stop being finite."""
-    for node in (*graph.inputs, *graph.variables):
-        if not _finite(np.asarray(values[node.label])):
+    """Raise a NonFiniteError that names the op, and the user's line, where finite numbers stop being finite.
+
+    Only values that reach an output or an update count: what a `where` drops is no fault.
+    """
+    results = Interpreter(backend).run(graph, values)
+    bad = {node for node, value in results.items() if not _finite(value)}
+    stack = [node for node in (*graph.outputs.values(), *graph.updates.values()) if node in bad]
+    reached: set[Node] = set()
+    while stack:
+        node = stack.pop()
+        if node not in reached:
+            reached.add(node)
+            stack += [operand for operand in node.inputs if operand in bad]
+    for node in graph.nodes:
+        if node in reached and not any(operand in bad for operand in node.inputs):
+            leaf = isinstance(node.op, (Input, Variable, Constant))
             raise NonFiniteError(
-                f"{node.op.name} {node.label!r} is not finite", got=_describe(np.asarray(values[node.label])),
+                f"{node.op.name} {node.label!r} is not finite"
+                if leaf
+                else f"{node.op.name} made a value that is not finite",
+                expected="finite numbers" if leaf else "finite numbers from finite operands",
+                got=_describe(results[node]),
                 where=node.origin.where,
-            )  # fmt: skip
-    _FiniteChecker(backend).run(graph, values)
+                hint=None if leaf else "a logarithm or quotient of 0, an overflow, or a learning rate that is too high",
+            )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minigraph.backends.base import Backend, Kernel, get
-from minigraph.errors import DataError, DTypeError, GraphError, NonFiniteError, ProgramError, ShapeError, did_you_mean
+from minigraph.errors import DataError, GraphError, NonFiniteError, ProgramError, ShapeError, did_you_mean
 from minigraph.ir.graph import Graph, bind
 from minigraph.ir.leaves import Constant, Variable
 from minigraph.ir.node import Node
@@ -24,7 +24,7 @@ from minigraph.passes.trace import Trace
 from minigraph.runtime.interpreter import constant_evaluator, explain_non_finite
 from minigraph.runtime.plan import Plan, make_plan
 from minigraph.runtime.profile import Profile, measure
-from minigraph.runtime.state import State
+from minigraph.runtime.state import State, as_array
 
 # How many sets of input sizes a program keeps ready.
 KEPT_SIZES = 8
@@ -167,13 +167,15 @@ class Program:
         with self.backend.running():
             bound.run()
         if self.check_finite and not bound.finite():
-            self._explain(prepared, state, arrays)
+            self._explain(state, arrays)
         results = {name: array.copy() for name, array in bound.outputs}
         bound.commit()
         return results
 
-    def _explain(self, prepared: _Prepared, state: State | None, arrays: Mapping[str, Any]) -> None:
-        explain_non_finite(prepared.graph, {**(state or {}), **arrays}, self.backend)
+    def _explain(self, state: State | None, arrays: Mapping[str, Any]) -> None:
+        sizes = _sizes(self.definition, arrays)
+        graph = run(pipelines.legalise(), bind(self.definition, **sizes))[0]  # as the user wrote it, nothing folded
+        explain_non_finite(graph, {**(state or {}), **arrays}, self.backend)
         raise NonFiniteError("a value is not finite, though each op alone gives finite ones", where="")
 
     def profile(self, state: State | None = None, /, repeats: int = 10, **inputs: Any) -> Profile:
@@ -221,7 +223,7 @@ def _refuse_open_modes(graph: Graph) -> None:
 
 
 def _check_array(name: str, value: Any, type: TensorType) -> Any:
-    array = np.asarray(value)
+    array = as_array(name, value, type.dtype)
     fits = array.ndim == type.rank and all(
         isinstance(s, Dim) or s == n for s, n in zip(type.shape, array.shape, strict=False)
     )
@@ -232,10 +234,7 @@ def _check_array(name: str, value: Any, type: TensorType) -> Any:
             got=f"{array.dtype}[{','.join(map(str, array.shape))}]",
             hint="the batch axis comes first, channels last" if array.ndim != type.rank else None,
         )
-    integers = array.dtype.kind in "iub" and type.dtype != "bool"
-    if not integers and not np.can_cast(array.dtype, type.dtype, "same_kind"):
-        raise DTypeError(f"input {name!r} has the wrong dtype", expected=type.dtype, got=array.dtype)
-    return array if np.can_cast(array.dtype, type.dtype, "same_kind") else array.astype(type.dtype)
+    return array
 
 
 def _sizes(graph: Graph, arrays: Mapping[str, Any]) -> dict[str, int]:
@@ -252,7 +251,12 @@ def _sizes(graph: Graph, arrays: Mapping[str, Any]) -> dict[str, int]:
                         expected=f"{first[0]}, from {first[1]!r}",
                         got=f"{number} in {node.label!r}",
                     )
-    return {symbol: number for symbol, (number, _) in found.items()}
+    sizes = {symbol: number for symbol, (number, _) in found.items()}
+    for node in graph.inputs:
+        bound, shape = node.tensor_type.bind(sizes).shape, arrays[node.label].shape
+        if bound != shape:
+            raise DataError(f"the size of {node.label!r} does not fit the other inputs", expected=bound, got=shape)
+    return sizes
 
 
 class _Prepared:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minigraph.errors import DTypeError, GraphError, ShapeError
+from minigraph.errors import DataError, DTypeError, GraphError, ShapeError
 from minigraph.ir.leaves import Variable
 from minigraph.ir.node import Node
 from minigraph.ir.types import known
@@ -54,15 +54,13 @@ class State(MutableMapping[str, Array]):
         return self._arrays[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
-        new = np.asarray(value)
         old = self._arrays.get(name)
         if old is None:
-            self._arrays[name] = np.array(new, order="C")
+            self._arrays[name] = np.array(value, order="C")
             return
+        new = as_array(name, value, str(old.dtype))
         if new.shape != old.shape:
             raise ShapeError(f"{name!r} has another shape", expected=old.shape, got=new.shape)
-        if not np.can_cast(new.dtype, old.dtype, "same_kind") and new.dtype.kind not in "iub":
-            raise DTypeError(f"{name!r} has another dtype", expected=old.dtype, got=new.dtype)
         old[...] = new
 
     def __delitem__(self, name: str) -> None:
@@ -76,6 +74,28 @@ class State(MutableMapping[str, Array]):
 
     def __repr__(self) -> str:
         return f"<State: {len(self)} variables, {sum(a.nbytes for a in self._arrays.values())} bytes>"
+
+
+def as_array(name: str, value: Any, dtype: str) -> Array:
+    """Return a value as an array that can be copied into one of `dtype` without a surprise, or raise.
+
+    Floats may lose digits, and integers become floats; fractions do not become integers, and integers must fit.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise DataError(f"{name!r} is not an array: {error}", expected=dtype) from None
+    wanted = np.dtype(dtype)
+    if array.dtype.kind in "iu" and wanted.kind in "iu" and array.size:
+        info, low, high = np.iinfo(wanted), int(array.min()), int(array.max())
+        if low < info.min or high > info.max:
+            raise DataError(f"{name!r} holds integers that {dtype} cannot", expected=info, got=f"{low} … {high}")
+        return array.astype(wanted, copy=False)
+    if np.can_cast(array.dtype, wanted, "same_kind"):
+        return array
+    if array.dtype.kind in "iub" and wanted.kind != "b":
+        return array.astype(wanted)
+    raise DTypeError(f"{name!r} has another dtype", expected=dtype, got=array.dtype)
 
 
 def _first_value(node: Node, sequence: np.random.SeedSequence) -> Array:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class Progress:
     """How far a fit is: the next epoch and batch, and what is known of the running epoch.
 
-    `totals`: sums of loss and metrics, weighted by batch sizes, over `samples` examples. `batch_size` and
-    `examples`: how the epoch is cut. Together with the state (which holds step count, slots, averages and random counters) it is all that
-    an exact resume needs: the order of the data is a function of seed and epoch.
+    `totals`: sums of loss and metrics, weighted by batch sizes, over `samples` examples. `batch_size` and `examples`:
+    how the epoch is cut. Together with the state (which holds step count, slots, averages and random counters) it is
+    all that an exact resume needs: the order of the data is a function of seed and epoch.
     """
 
     epoch: int = 0
