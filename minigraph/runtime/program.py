@@ -223,7 +223,7 @@ def _refuse_open_modes(graph: Graph) -> None:
 
 
 def _check_array(name: str, value: Any, type: TensorType) -> Any:
-    array = as_array(name, value, type.dtype)
+    array = as_array(f"input {name!r}", value, type.dtype)
     fits = array.ndim == type.rank and all(
         isinstance(s, Dim) or s == n for s, n in zip(type.shape, array.shape, strict=False)
     )

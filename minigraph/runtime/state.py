@@ -58,7 +58,7 @@ class State(MutableMapping[str, Array]):
         if old is None:
             self._arrays[name] = np.array(value, order="C")
             return
-        new = as_array(name, value, str(old.dtype))
+        new = as_array(repr(name), value, str(old.dtype))
         if new.shape != old.shape:
             raise ShapeError(f"{name!r} has another shape", expected=old.shape, got=new.shape)
         old[...] = new
@@ -76,7 +76,7 @@ class State(MutableMapping[str, Array]):
         return f"<State: {len(self)} variables, {sum(a.nbytes for a in self._arrays.values())} bytes>"
 
 
-def as_array(name: str, value: Any, dtype: str) -> Array:
+def as_array(what: str, value: Any, dtype: str) -> Array:
     """Return a value as an array that can be copied into one of `dtype` without a surprise, or raise.
 
     Floats may lose digits, and integers become floats; fractions do not become integers, and integers must fit.
@@ -84,18 +84,18 @@ def as_array(name: str, value: Any, dtype: str) -> Array:
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise DataError(f"{name!r} is not an array: {error}", expected=dtype) from None
+        raise DataError(f"{what} is not an array: {error}", expected=dtype) from None
     wanted = np.dtype(dtype)
     if array.dtype.kind in "iu" and wanted.kind in "iu" and array.size:
         info, low, high = np.iinfo(wanted), int(array.min()), int(array.max())
         if low < info.min or high > info.max:
-            raise DataError(f"{name!r} holds integers that {dtype} cannot", expected=info, got=f"{low} … {high}")
+            raise DataError(f"{what} holds integers that {dtype} cannot", expected=info, got=f"{low} … {high}")
         return array.astype(wanted, copy=False)
     if np.can_cast(array.dtype, wanted, "same_kind"):
         return array
     if array.dtype.kind in "iub" and wanted.kind != "b":
         return array.astype(wanted)
-    raise DTypeError(f"{name!r} has another dtype", expected=dtype, got=array.dtype)
+    raise DTypeError(f"{what} has the wrong dtype", expected=dtype, got=array.dtype)
 
 
 def _first_value(node: Node, sequence: np.random.SeedSequence) -> Array:

@@ -1,0 +1,65 @@
+"""Pictures as a browser shows them: words inside their boxes, titles for screen readers, no network."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+
+import pytest
+
+import minigraph as mg
+from minigraph.models.small import plain_network
+
+pytestmark = pytest.mark.browser
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-component-update",
+    "--disable-quic",
+]
+# For each box of the picture: how far the widest line of words reaches beyond the border, in pixels.
+OVERHANG = """() => [...document.querySelectorAll('g.node')].map(node => {
+    const border = node.querySelector('path, polygon, ellipse');
+    if (!border) return 0;
+    const box = border.getBoundingClientRect();
+    const words = [...node.querySelectorAll('text')].map(t => t.getBoundingClientRect());
+    return Math.max(...words.map(w => Math.max(box.left - w.left, w.right - box.right)), 0);
+})"""
+
+
+@pytest.fixture(scope="module")
+def page():
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        context = browser.new_context(offline=True, viewport={"width": 1400, "height": 1000})
+        yield context.new_page()
+        browser.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("mode", ["definition", "training", "inference"])
+def test_words_stay_inside_their_boxes(page, tmp_path: pathlib.Path, mode: str, theme: str) -> None:
+    model = plain_network((8, 8, 1), (4, "pool", 8))
+    model.compile("adam", mg.losses.SparseCategoricalCrossentropy(from_logits=True))
+    graph = model.graph if mode == "definition" else model.lower(mode)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(mg.render(graph, tmp_path / "graph.svg", theme=theme).as_uri())
+    overhang = page.evaluate(OVERHANG)
+    assert len(overhang) > 10
+    assert max(overhang) <= 6, "a line of words is wider than its box"
+    assert not errors
+
+
+def test_a_picture_has_a_name_for_screen_readers(page, tmp_path: pathlib.Path) -> None:
+    x = mg.Input((3,), name="x")
+    page.goto(mg.render(mg.Graph({"y": mg.ops.relu(x)}), tmp_path / "graph.svg", title="one ReLU").as_uri())
+    assert page.evaluate("document.documentElement.getAttribute('role')") == "img"
+    assert "one ReLU" in page.evaluate("document.querySelector('title').textContent")
