@@ -21,9 +21,9 @@ from minigraph.backends.numpy import KERNELS, threads
 from minigraph.errors import GraphError, MinigraphError
 from minigraph.ir import OPS, Graph, Node, variable
 from minigraph.ops.conv import Conv2DKernelAdjoint
+from minigraph.ops.indexing import GatherAdjoint, Slice, SliceAdjoint
 from minigraph.ops.linalg import MatMul
 from minigraph.ops.pool import AvgPool2DAdjoint, MaxPool2DAdjoint, MaxPool2DSelect
-from minigraph.ops.shape import GatherAdjoint, Slice, SliceAdjoint
 from minigraph.passes import CHANNELS_LAST, run
 from minigraph.runtime import Interpreter, State, compile
 

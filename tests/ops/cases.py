@@ -17,9 +17,10 @@ import numpy as np
 from minigraph import ops
 from minigraph.ir import Node
 from minigraph.ops.conv import Conv2DKernelAdjoint
+from minigraph.ops.indexing import GatherAdjoint, SliceAdjoint
 from minigraph.ops.linalg import MatMul
 from minigraph.ops.pool import AvgPool2DAdjoint, MaxPool2DAdjoint, MaxPool2DSelect
-from minigraph.ops.shape import Cast, GatherAdjoint, SliceAdjoint
+from minigraph.ops.shape import Cast
 
 Rng = np.random.Generator
 Array = np.ndarray[Any, Any]

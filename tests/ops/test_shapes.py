@@ -29,25 +29,14 @@ from minigraph.ir import (
 )  # fmt: skip
 from minigraph.ir.leaves import Constant, input
 from minigraph.ops.conv import Conv2D, Conv2DKernelAdjoint, Conv2DTranspose
+from minigraph.ops.indexing import Gather, GatherAdjoint, OneHot, Pad, Slice, SliceAdjoint
 from minigraph.ops.linalg import MatMul
 from minigraph.ops.loss import SoftmaxCrossEntropy
 from minigraph.ops.norm import BatchNorm, Moments, Moving
 from minigraph.ops.pool import AvgPool2D, AvgPool2DAdjoint, MaxPool2DAdjoint, MaxPool2DSelect
 from minigraph.ops.random import RandomUniform
 from minigraph.ops.reduction import LogSumExp, Max, Mean, Min, Sum
-from minigraph.ops.shape import (
-    BroadcastTo,
-    Concat,
-    Gather,
-    GatherAdjoint,
-    OneHot,
-    Pad,
-    Reshape,
-    Slice,
-    SliceAdjoint,
-    Split,
-    Transpose,
-)  # fmt: skip
+from minigraph.ops.shape import BroadcastTo, Concat, Reshape, Split, Transpose
 from ops.cases import CASES, draw
 
 N = symbol("N")
