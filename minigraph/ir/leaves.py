@@ -23,7 +23,7 @@ from minigraph.ir.types import (
     check_shape,
     is_float,
     known,
-)  # fmt: skip
+)
 
 _FORMATS = {
     "bool": "?", "int8": "b", "uint8": "B", "int16": "h", "int32": "i", "int64": "q",

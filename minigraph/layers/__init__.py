@@ -12,7 +12,7 @@ from minigraph.layers.pooling import (
     GlobalMaxPooling2D,
     MaxPooling2D,
     ZeroPadding2D,
-)  # fmt: skip
+)
 
 BatchNorm = BatchNormalization
 

@@ -14,7 +14,7 @@ from minigraph.ops.activations import (
     silu,
     softplus,
     tanh,
-)  # fmt: skip
+)
 from minigraph.ops.constant import constant
 from minigraph.ops.conv import conv2d, conv2d_transpose
 from minigraph.ops.elementwise import (
@@ -44,7 +44,8 @@ from minigraph.ops.elementwise import (
     sqrt,
     sub,
     where,
-)  # fmt: skip
+)
+from minigraph.ops.indexing import gather, one_hot, pad, slice_
 from minigraph.ops.linalg import matmul
 from minigraph.ops.loss import cross_entropy_targets, log_softmax, softmax, softmax_cross_entropy
 from minigraph.ops.norm import batch_norm, moments
@@ -56,12 +57,8 @@ from minigraph.ops.shape import (
     cast,
     concat,
     flatten,
-    gather,
-    one_hot,
-    pad,
     reshape,
     size,
-    slice_,
     split,
     squeeze,
     transpose,

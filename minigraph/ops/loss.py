@@ -11,8 +11,9 @@ from minigraph.ir.node import Node, Operand, as_node
 from minigraph.ir.op import Op
 from minigraph.ir.types import Size, TensorType, is_float, known, normalize_axis, tensor
 from minigraph.ops.elementwise import equal, exp, where
+from minigraph.ops.indexing import one_hot
 from minigraph.ops.reduction import sum as sum_
-from minigraph.ops.shape import one_hot, reshape, unsqueeze
+from minigraph.ops.shape import reshape, unsqueeze
 
 
 @dataclass(frozen=True)

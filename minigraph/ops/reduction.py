@@ -19,7 +19,7 @@ from minigraph.ir.types import (
     normalize_axis,
     product,
     tensor,
-)  # fmt: skip
+)
 from minigraph.ops.elementwise import equal, exp, where
 from minigraph.ops.shape import cast, reshape, size
 

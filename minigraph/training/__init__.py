@@ -8,7 +8,7 @@ from minigraph.training.callbacks import (
     ModelCheckpoint,
     ReduceLROnPlateau,
     TerminateOnNaN,
-)  # fmt: skip
+)
 from minigraph.training.model import Model, MovingAverageWarning
 
 __all__ = [

@@ -11,7 +11,7 @@ import numpy as np
 from minigraph.backends.numpy.registry import Array, Call, Kernel, kernel, view
 from minigraph.errors import DataError
 from minigraph.ir.leaves import Item
-from minigraph.ops import shape
+from minigraph.ops import indexing, shape
 from minigraph.ops.random import RandomUniform
 
 view(shape.Reshape)
@@ -28,7 +28,7 @@ def _broadcast_to(call: Call) -> Kernel:
     return partial(np.copyto, call.output, call.inputs[0])
 
 
-@kernel(shape.Pad)
+@kernel(indexing.Pad)
 def _pad(call: Call) -> Kernel:
     x, out, value = call.inputs[0], call.output, call.op.value
     places = (slice(before, before + s) for (before, _), s in zip(call.op.padding, x.shape, strict=True))
@@ -50,12 +50,12 @@ def _taken(starts: tuple[int, ...], sizes: tuple[int, ...], steps: tuple[int, ..
     return tuple(slices)
 
 
-@kernel(shape.Slice)
+@kernel(indexing.Slice)
 def _slice(call: Call) -> Kernel:
     return partial(np.copyto, call.output, call.inputs[0][_taken(call.op.starts, call.output.shape, call.op.steps)])
 
 
-@kernel(shape.SliceAdjoint)
+@kernel(indexing.SliceAdjoint)
 def _slice_adjoint(call: Call) -> Kernel:
     x, out = call.inputs[0], call.output
     places = out[_taken(call.op.starts, x.shape, call.op.steps)]
@@ -101,7 +101,7 @@ def _check_indices(what: str, indices: Array, size: int) -> None:
         raise DataError(f"{what}: an index is out of range", expected=f"-{size} … {size - 1}", got=got, where="")
 
 
-@kernel(shape.Gather)
+@kernel(indexing.Gather)
 def _gather(call: Call) -> Kernel:
     x, indices = call.inputs
     axis, size = call.op.axis % x.ndim, x.shape[call.op.axis]
@@ -113,7 +113,7 @@ def _gather(call: Call) -> Kernel:
     return run
 
 
-@kernel(shape.GatherAdjoint)
+@kernel(indexing.GatherAdjoint)
 def _gather_adjoint(call: Call) -> Kernel:
     (x, indices), out = call.inputs, call.output
     axis = call.op.axis % out.ndim
@@ -131,7 +131,7 @@ def _gather_adjoint(call: Call) -> Kernel:
     return run
 
 
-@kernel(shape.OneHot)
+@kernel(indexing.OneHot)
 def _one_hot(call: Call) -> Kernel:
     labels, out = call.inputs[0], call.output
     axis = call.op.axis % out.ndim
