@@ -10,25 +10,34 @@ graph {
 }
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from minigraph import errors, layers, losses, metrics, ops, optimizers
+from minigraph import errors, layers, ops
 from minigraph.autodiff import gradients
 from minigraph.ir import Graph, Node, bind, fresh_names, parse, scope, symbol, variable, verify
 from minigraph.layers import Input
 from minigraph.ops import constant
 from minigraph.passes import Trace, lower
 from minigraph.runtime import Program, State, compile, evaluate, optimize
-from minigraph.training import Model
-from minigraph.training import callbacks as callbacks
+
+if TYPE_CHECKING:
+    from minigraph import data, datasets, losses, metrics, optimizers, testing, viz
+    from minigraph.training import Model, callbacks
+    from minigraph.training.checkpoint import load_model
+    from minigraph.viz import render
 
 __version__ = "0.1.0"
 
 # Loaded when first asked for, so that `import minigraph` needs NumPy only and stays fast.
 _LAZY = {
+    "Model": "minigraph.training",
+    "callbacks": "minigraph.training.callbacks",
     "data": "minigraph.data",
     "datasets": "minigraph.datasets",
     "load_model": "minigraph.training.checkpoint",
+    "losses": "minigraph.losses",
+    "metrics": "minigraph.metrics",
+    "optimizers": "minigraph.optimizers",
     "render": "minigraph.viz",
     "testing": "minigraph.testing",
     "viz": "minigraph.viz",

@@ -22,7 +22,8 @@ _A = TypeVar("_A")
 class Op:
     """Base of all ops. `class Exp(Op, name="exp")` registers itself; its fields are the op's attributes.
 
-    A subclass gives `infer` and, if it has a gradient, `vjp`; there is no kernel in an op: backends hold those.
+    A subclass gives `infer` and, if it has a gradient, `vjp`; there is no kernel in an op: backends hold those. A class
+    without attributes of its own inherits all it needs from a base that is a dataclass.
     """
 
     name: ClassVar[str]

@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, NamedTuple, NoReturn
 
 from minigraph.errors import MinigraphError, ModelFormatError
@@ -19,16 +20,21 @@ from minigraph.ir.origin import Origin
 from minigraph.ir.printer import SPLAT_LIMIT
 from minigraph.ir.types import DTYPES, Dim, Size, TensorType, TupleType, Type, known, symbol
 
-_TOKENS = re.compile(
-    r"""(?P<space>[ \t\r]+|\#[^\n]*) | (?P<newline>\n) | (?P<arrow><-)
-    | (?P<base64>base64"[A-Za-z0-9+/=]*") | (?P<string>"(?:[^"\\\n]|\\.)*")
-    | (?P<node>%[0-9]+)
-    | (?P<number>-?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|inf|nan)(?![A-Za-z0-9_]))
-    | (?P<word>[A-Za-z_][A-Za-z0-9_]*) | (?P<mark>[][(){}=,:@*])""",
-    re.VERBOSE,
-)
 _MAX_DEPTH = 32
 _MAX_RANK = 32
+
+
+@cache
+def _pattern() -> re.Pattern[str]:
+    """Return the pattern of one token; compiled when the first text is parsed."""
+    return re.compile(
+        r"""(?P<space>[ \t\r]+|\#[^\n]*) | (?P<newline>\n) | (?P<arrow><-)
+        | (?P<base64>base64"[A-Za-z0-9+/=]*") | (?P<string>"(?:[^"\\\n]|\\.)*")
+        | (?P<node>%[0-9]+)
+        | (?P<number>-?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|inf|nan)(?![A-Za-z0-9_]))
+        | (?P<word>[A-Za-z_][A-Za-z0-9_]*) | (?P<mark>[][(){}=,:@*])""",
+        re.VERBOSE,
+    )
 
 
 class _Token(NamedTuple):
@@ -38,9 +44,9 @@ class _Token(NamedTuple):
 
 
 def _tokens(text: str) -> Iterator[_Token]:
-    line, position = 1, 0
+    line, position, match_token = 1, 0, _pattern().match
     while position < len(text):
-        match = _TOKENS.match(text, position)
+        match = match_token(text, position)
         if match is None:
             raise ModelFormatError(f"line {line}: unexpected character", got=repr(text[position]))
         position = match.end()
@@ -240,8 +246,12 @@ class _Parser:
                 return size
             if factor == _MAX_RANK:
                 self.fail(f"at most {_MAX_RANK} factors")
-            size = size * symbol(self.take("word", "a symbolic size"))
+            size = size * self.symbol(self.take("word", "a symbolic size"))
         raise AssertionError("unreachable")
+
+    def symbol(self, name: str) -> Size:
+        size: Size = self.checked(lambda: symbol(name))
+        return size
 
     def sequence(self, end: str) -> tuple[Any, ...] | list[Any]:
         self.advance()
@@ -266,7 +276,7 @@ class _Parser:
         if self.token.text == "[" and text in DTYPES:
             return self.tensor_type(text)
         if self.token.text == "*":
-            return self.dim(symbol(text))
+            return self.dim(self.symbol(text))
         return _Word(text)
 
     def string(self) -> str:
@@ -310,7 +320,7 @@ class _Parser:
             if self.token.kind == "number":
                 size = self.number()
             else:
-                size = self.dim(symbol(self.take("word", "a size")))
+                size = self.dim(self.symbol(self.take("word", "a size")))
             if isinstance(size, float) or (isinstance(size, int) and not 0 <= size < 2**48):
                 self.fail("a size: an integer from 0 to 2^48, or a symbol")
             sizes.append(size)

@@ -47,7 +47,7 @@ def _verify_node(node: Node, seen: set[Node]) -> None:
         raise GraphError("rule 1: a node's op is not a registered op", got=repr(node.op), where=where)
     for operand in node.inputs:
         if operand not in seen:
-            raise GraphError(f"rule 3: {node.label} comes before its operand {operand.label}", where=where)
+            raise GraphError(f"rule 3: {node.label} comes before its operand {operand!r}", where=where)
     try:
         dataclasses.replace(node.op)  # type: ignore[type-var]  # the constructor checks the attributes
         inferred = node.op.infer(*(i.type for i in node.inputs))

@@ -9,7 +9,6 @@ from minigraph.ir.node import Node, Operand, as_node
 from minigraph.ops.elementwise import FloatUnary, erf, exp, where
 
 
-@dataclass(frozen=True)
 class Relu(FloatUnary, name="relu"):
     """max(x, 0)."""
 
@@ -43,7 +42,6 @@ class Elu(FloatUnary, name="elu"):
         return (where(node.inputs[0] > 0.0, g, g * (node + self.alpha)),)
 
 
-@dataclass(frozen=True)
 class Sigmoid(FloatUnary, name="sigmoid"):
     """1 / (1 + e⁻ˣ)."""
 
@@ -52,7 +50,6 @@ class Sigmoid(FloatUnary, name="sigmoid"):
         return (g * node * (1.0 - node),)
 
 
-@dataclass(frozen=True)
 class Tanh(FloatUnary, name="tanh"):
     """(eˣ − e⁻ˣ) / (eˣ + e⁻ˣ)."""
 
@@ -61,7 +58,6 @@ class Tanh(FloatUnary, name="tanh"):
         return (g * (1.0 - node * node),)
 
 
-@dataclass(frozen=True)
 class Softplus(FloatUnary, name="softplus"):
     """ln(1 + eˣ), computed without overflow."""
 
@@ -72,7 +68,6 @@ class Softplus(FloatUnary, name="softplus"):
         return (g * sigmoid(node.inputs[0]),)
 
 
-@dataclass(frozen=True)
 class Silu(FloatUnary, name="silu"):
     """x·sigmoid(x), also called swish (Elfwing et al. 2017)."""
 
@@ -117,7 +112,6 @@ class HardSigmoid(FloatUnary, name="hard_sigmoid"):
         return (where(node > 0.0, where(node < 1.0, g * self.alpha, 0.0), 0.0),)
 
 
-@dataclass(frozen=True)
 class HardSwish(FloatUnary, name="hard_swish"):
     """x·min(max(x/6 + 1/2, 0), 1) (Howard et al. 2019)."""
 

@@ -77,7 +77,6 @@ class Convolution(Op):
             raise ShapeError("groups do not divide the channels", expected=f"a divisor of {out}", got=self.groups)
 
 
-@dataclass(frozen=True)
 class Conv2D(Convolution, name="conv2d"):
     """y[n,i,j,o] = Σ x[n, i·s + a·d − p, j·s + b·d − p, c] · w[a,b,c,o]: a cross-correlation, as the field has it."""
 

@@ -15,6 +15,7 @@ from minigraph.ir.op import Op
 from minigraph.ir.types import Size, TensorType, broadcast, is_float, tensor
 
 
+@dataclass(frozen=True)
 class Elementwise(Op):
     """Base: the result has the operands' common shape and dtype."""
 
@@ -91,7 +92,6 @@ def binary(op: Op, x: Operand, y: Operand) -> Node:
 # --- arithmetic ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class Add(Binary, name="add"):
     """x + y."""
 
@@ -100,7 +100,6 @@ class Add(Binary, name="add"):
         return g, g
 
 
-@dataclass(frozen=True)
 class Sub(Binary, name="sub"):
     """x − y."""
 
@@ -111,7 +110,6 @@ class Sub(Binary, name="sub"):
         return g, -g
 
 
-@dataclass(frozen=True)
 class Mul(Binary, name="mul"):
     """x · y."""
 
@@ -121,7 +119,6 @@ class Mul(Binary, name="mul"):
         return g * y, g * x
 
 
-@dataclass(frozen=True)
 class Div(Binary, name="div"):
     """x / y."""
 
@@ -138,7 +135,6 @@ class Div(Binary, name="div"):
         return g / y, -(g * node) / y
 
 
-@dataclass(frozen=True)
 class Pow(Binary, name="pow"):
     """x to the power y."""
 
@@ -153,7 +149,6 @@ class Pow(Binary, name="pow"):
         return dx, dy
 
 
-@dataclass(frozen=True)
 class Maximum(Binary, name="maximum"):
     """The larger of x and y; NaN if either is NaN."""
 
@@ -163,7 +158,6 @@ class Maximum(Binary, name="maximum"):
         return _share(x > y, x, y, g)
 
 
-@dataclass(frozen=True)
 class Minimum(Binary, name="minimum"):
     """The smaller of x and y; NaN if either is NaN."""
 
@@ -178,7 +172,6 @@ def _share(first_wins: Node, x: Node, y: Node, g: Node) -> tuple[Node, Node]:
     return where(tie, half, where(first_wins, g, 0.0)), where(tie, half, where(first_wins, 0.0, g))
 
 
-@dataclass(frozen=True)
 class Neg(Unary, name="neg"):
     """−x."""
 
@@ -189,7 +182,6 @@ class Neg(Unary, name="neg"):
         return (-g,)
 
 
-@dataclass(frozen=True)
 class Abs(Unary, name="abs"):
     """|x|."""
 
@@ -198,7 +190,6 @@ class Abs(Unary, name="abs"):
         return (g * sign(node.inputs[0]),)
 
 
-@dataclass(frozen=True)
 class Sign(Unary, name="sign"):
     """−1, 0 or 1."""
 
@@ -209,7 +200,6 @@ class Sign(Unary, name="sign"):
         return (None,)
 
 
-@dataclass(frozen=True)
 class Floor(Unary, name="floor"):
     """The largest integer ≤ x."""
 
@@ -241,7 +231,6 @@ class Clip(Unary, name="clip"):
 # --- functions of one real number ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class Exp(FloatUnary, name="exp"):
     """eˣ."""
 
@@ -250,7 +239,6 @@ class Exp(FloatUnary, name="exp"):
         return (g * node,)
 
 
-@dataclass(frozen=True)
 class Log(FloatUnary, name="log"):
     """ln x."""
 
@@ -259,7 +247,6 @@ class Log(FloatUnary, name="log"):
         return (g / node.inputs[0],)
 
 
-@dataclass(frozen=True)
 class Sqrt(FloatUnary, name="sqrt"):
     """√x."""
 
@@ -268,7 +255,6 @@ class Sqrt(FloatUnary, name="sqrt"):
         return (0.5 * g / node,)
 
 
-@dataclass(frozen=True)
 class Rsqrt(FloatUnary, name="rsqrt"):
     """1/√x."""
 
@@ -277,7 +263,6 @@ class Rsqrt(FloatUnary, name="rsqrt"):
         return (-0.5 * g * node / node.inputs[0],)
 
 
-@dataclass(frozen=True)
 class Sin(FloatUnary, name="sin"):
     """sin x."""
 
@@ -286,7 +271,6 @@ class Sin(FloatUnary, name="sin"):
         return (g * cos(node.inputs[0]),)
 
 
-@dataclass(frozen=True)
 class Cos(FloatUnary, name="cos"):
     """cos x."""
 
@@ -295,7 +279,6 @@ class Cos(FloatUnary, name="cos"):
         return (-g * sin(node.inputs[0]),)
 
 
-@dataclass(frozen=True)
 class Erf(FloatUnary, name="erf"):
     """The error function, 2/√π · ∫₀ˣ e^(−t²) dt."""
 
@@ -308,37 +291,30 @@ class Erf(FloatUnary, name="erf"):
 # --- comparison and choice ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class Less(Comparison, name="less"):
     """x < y."""
 
 
-@dataclass(frozen=True)
 class LessEqual(Comparison, name="less_equal"):
     """x ≤ y."""
 
 
-@dataclass(frozen=True)
 class Greater(Comparison, name="greater"):
     """x > y."""
 
 
-@dataclass(frozen=True)
 class GreaterEqual(Comparison, name="greater_equal"):
     """x ≥ y."""
 
 
-@dataclass(frozen=True)
 class Equal(Comparison, name="equal"):
     """x = y, by value."""
 
 
-@dataclass(frozen=True)
 class NotEqual(Comparison, name="not_equal"):
     """x ≠ y, by value."""
 
 
-@dataclass(frozen=True)
 class Where(Elementwise, name="where"):
     """x where the condition holds, else y."""
 

@@ -34,7 +34,6 @@ class _AlongAxis(Op):
         return 8 * node.tensor_type.size
 
 
-@dataclass(frozen=True)
 class Softmax(_AlongAxis, name="softmax"):
     """eˣ / Σ eˣ along an axis, computed from x − max x."""
 
@@ -43,7 +42,6 @@ class Softmax(_AlongAxis, name="softmax"):
         return (node * (g - sum_(g * node, self.axis, keepdims=True)),)
 
 
-@dataclass(frozen=True)
 class LogSoftmax(_AlongAxis, name="log_softmax"):
     """x − ln Σ eˣ along an axis."""
 

@@ -50,7 +50,6 @@ class Pool(Op):
         return windows.tensor_type.size * (self.size[0] * self.size[1])
 
 
-@dataclass(frozen=True)
 class MaxPool2D(Pool, name="max_pool2d"):
     """The largest element under each window; padding never wins."""
 
@@ -74,7 +73,6 @@ class MaxPool2D(Pool, name="max_pool2d"):
         return (Node(_like(MaxPool2DAdjoint, self), (node.inputs[0], g)),)
 
 
-@dataclass(frozen=True)
 class MaxPool2DAdjoint(Pool, name="max_pool2d_adjoint"):
     """g added at the place of the first largest element of each window of x: the adjoint of max pooling at x."""
 
@@ -89,7 +87,6 @@ class MaxPool2DAdjoint(Pool, name="max_pool2d_adjoint"):
         return None, Node(_like(MaxPool2DSelect, self), (node.inputs[0], g))
 
 
-@dataclass(frozen=True)
 class MaxPool2DSelect(Pool, name="max_pool2d_select"):
     """The element of y at the place of the first largest element of each window of x."""
 

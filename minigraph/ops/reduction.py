@@ -66,7 +66,6 @@ def _restore(value: Node, node: Node) -> Node:
     return reshape(value, tuple(1 if i in op.axes else s for i, s in enumerate(x.shape)))
 
 
-@dataclass(frozen=True)
 class Sum(Reduction, name="sum"):
     """Σ x over the axes."""
 
@@ -75,7 +74,6 @@ class Sum(Reduction, name="sum"):
         return (_restore(g, node),)
 
 
-@dataclass(frozen=True)
 class Mean(FloatReduction, name="mean"):
     """Σ x / m over the axes, m the number of elements folded together."""
 
@@ -100,17 +98,14 @@ class _Extreme(Reduction):
         return (chosen * (_restore(g, node) / ties),)
 
 
-@dataclass(frozen=True)
 class Max(_Extreme, name="max"):
     """The largest element over the axes; NaN if there is one."""
 
 
-@dataclass(frozen=True)
 class Min(_Extreme, name="min"):
     """The smallest element over the axes; NaN if there is one."""
 
 
-@dataclass(frozen=True)
 class LogSumExp(FloatReduction, name="logsumexp"):
     """ln Σ eˣ over the axes, computed as m + ln Σ eˣ⁻ᵐ with m = max x."""
 

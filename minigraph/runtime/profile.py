@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,7 +55,7 @@ def measure(nodes: Sequence[Node], kernels: Sequence[Kernel], refill: Callable[[
             record.append(time.perf_counter() - start)
     return Profile(
         tuple(
-            Timing(node, statistics.median(record), known(node.op.flops(node)), node.op.bytes(node))
+            Timing(node, sorted(record)[len(record) // 2], known(node.op.flops(node)), node.op.bytes(node))
             for node, record in zip(nodes, times, strict=True)
         )
     )

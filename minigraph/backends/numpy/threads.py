@@ -10,7 +10,6 @@ import ctypes
 import functools
 import itertools
 import os
-import pathlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -114,6 +113,8 @@ def each(pieces: int, body: Callable[[int], object]) -> None:
 @functools.cache
 def _openblas() -> tuple[Any, Any] | None:
     """Return (get, set) of the thread count of the OpenBLAS inside NumPy's wheel, or None where there is none."""
+    import pathlib  # takes milliseconds that `import minigraph` need not spend
+
     site = pathlib.Path(np.__file__).parent
     folders = [site.parent / "numpy.libs", site / ".libs", site / ".dylibs"]
     for path in sorted(p for folder in folders if folder.is_dir() for p in folder.glob("*openblas*")):
