@@ -31,9 +31,10 @@ def user_frame() -> tuple[str, int]:
 
 def _is_ours(frame: FrameType) -> bool:
     """Tell whether a frame runs this package's code; a dataclass's constructor has a module, but no file."""
+    module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
     if frame.f_code.co_filename == "<string>":
-        return str(frame.f_globals.get("__name__", "")).partition(".")[0] == "minigraph"
-    return frame.f_code.co_filename.startswith(_PACKAGE)
+        return module == "minigraph"
+    return frame.f_code.co_filename.startswith(_PACKAGE) or module in ("contextlib", "functools")
 
 
 class MinigraphError(Exception):

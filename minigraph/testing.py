@@ -111,8 +111,11 @@ def assert_same_results(
     >>> assert_same_results(Graph({"y": x + x}), Graph({"y": x * 2.0}), {"x": [1.0, 2.0]})
     """
     results = []
+    updated = {t.label: t for graph in (before, after) for t in graph.updates}
     for graph in (before, after):
-        named = {**graph.outputs, **{f"update {t.label}": v for t, v in graph.updates.items()}}
+        # A variable that one of the graphs does not update keeps its value there.
+        updates = updated | {target.label: value for target, value in graph.updates.items()}
+        named = {**graph.outputs, **{f"update {label}": value for label, value in updates.items()}}
         plain = Graph(named, inputs=graph.inputs)
         state = State({v.label: np.asarray(values[v.label], v.dtype) for v in plain.variables})
         inputs = {i.label: values[i.label] for i in plain.inputs}

@@ -230,7 +230,7 @@ REFUSED: list[tuple[str, Callable[[], object], type[MinigraphError], str, str, s
      ShapeError, "do not divide", "2, 3", "2"),
     ("max_pool2d", lambda: ops.max_pool2d(v(8, 8, 3)), ShapeError, "images need 4 axes", "NHWC", "3 axes"),
     ("max_pool2d", lambda: ops.max_pool2d(v(1, 8, 8, 3), 9), ShapeError, "larger than", "at least 9", "8 with"),
-    ("max_pool2d", lambda: ops.max_pool2d(v(1, 8, 8, 3), 2, padding=2), ShapeError, "padding", "at least one", "(8, 8)"),
+    ("max_pool2d", lambda: ops.max_pool2d(v(1, 8, 8, 3), 2, padding=2), ShapeError, "padding", "at least one", "8, 8"),
     ("max_pool2d", lambda: ops.max_pool2d(v(1, 8, 8, 3), 0), ArgumentError, "pool size", "≥ 1", "0"),
     ("max_pool2d", lambda: ops.max_pool2d(v(1, N, 8, 3), ceil_mode=True), ShapeError, "symbolic", "a number", ""),
     ("max_pool2d_adjoint", lambda: Node(MaxPool2DAdjoint(), (v(1, 4, 4, 1), v(1, 3, 3, 1))),
