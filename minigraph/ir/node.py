@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from minigraph.errors import ArgumentError, MinigraphError, ShapeError
+from minigraph.errors import ArgumentError, DTypeError, MinigraphError
 from minigraph.ir import origin as _origin
 from minigraph.ir.op import OPS, Op
 from minigraph.ir.origin import Origin
@@ -192,8 +192,6 @@ def check_same_dtype(what: str, *types: TensorType) -> str:
     """Return the operands' one dtype, or raise: minigraph never converts silently."""
     dtypes = {t.dtype for t in types}
     if len(dtypes) > 1:
-        from minigraph.errors import DTypeError
-
         raise DTypeError(
             f"{what} have different dtypes",
             expected="one dtype",
@@ -201,10 +199,3 @@ def check_same_dtype(what: str, *types: TensorType) -> str:
             hint="convert one of them: cast(x, dtype)",
         )
     return types[0].dtype
-
-
-def check_rank(type: TensorType, rank: int, what: str) -> TensorType:
-    """Return `type` if it has `rank` axes, else raise a ShapeError."""
-    if type.rank != rank:
-        raise ShapeError(f"{what} has the wrong rank", expected=f"{rank} axes", got=f"{type.rank} axes: {type}")
-    return type

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -241,13 +240,13 @@ class _Parser:
         return self.dim(int(text))
 
     def dim(self, size: Size) -> Size:
-        for factor in itertools.count():
-            if not self.accept("*"):
-                return size
-            if factor == _MAX_RANK:
+        factors = 0
+        while self.accept("*"):
+            factors += 1
+            if factors > _MAX_RANK:
                 self.fail(f"at most {_MAX_RANK} factors")
             size = size * self.symbol(self.take("word", "a symbolic size"))
-        raise AssertionError("unreachable")
+        return size
 
     def symbol(self, name: str) -> Size:
         size: Size = self.checked(lambda: symbol(name))
