@@ -68,7 +68,7 @@ def _add_render(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _train(options: argparse.Namespace) -> int:
-    from minigraph.training import recipes
+    from minigraph.models import recipes
 
     folder: pathlib.Path = options.out or pathlib.Path("runs") / f"{options.recipe}-{options.seed}"
     try:

@@ -15,6 +15,7 @@ from minigraph.data import RandomShift
 from minigraph.errors import ArgumentError, DataError, did_you_mean
 from minigraph.files import write_atomically
 from minigraph.ir.types import known
+from minigraph.models.small import digits_network, mnist_network
 from minigraph.training.callbacks import CSVLogger, ModelCheckpoint
 from minigraph.training.checkpoint import load_model
 from minigraph.training.fitting import Progress
@@ -35,21 +36,9 @@ class Recipe:
     augment: Any = None
 
 
-def _networks(name: str) -> Callable[[int], Model]:
-    """Return a network's function; imported here because `models` is made of what this package offers."""
-
-    def build(seed: int) -> Model:
-        from minigraph import models
-
-        model: Model = getattr(models, name)(seed)
-        return model
-
-    return build
-
-
 RECIPES = {
-    "digits": Recipe(datasets.digits, _networks("digits_network"), epochs=20, drop_last=True),
-    "mnist5k": Recipe(datasets.mnist_5k, _networks("mnist_network"), epochs=25, augment=RandomShift(2)),
+    "digits": Recipe(datasets.digits, digits_network, epochs=20, drop_last=True),
+    "mnist5k": Recipe(datasets.mnist_5k, mnist_network, epochs=25, augment=RandomShift(2)),
 }
 CHECKPOINT = "checkpoint.safetensors"
 
