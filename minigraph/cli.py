@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(options)
     except MinigraphError as error:
-        print(f"minigraph: {error}", file=sys.stderr)
+        print(f"minigraph: {error.message(with_place=False)}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"minigraph: {error}", file=sys.stderr)
@@ -99,7 +99,7 @@ def _draw(folder: pathlib.Path) -> None:
     try:
         plot_history(history, folder / "history.png")
     except MissingExtraError as error:
-        print(f"no history.png: {error}")
+        print(f"no history.png: {error.message(with_place=False)}")
 
 
 def _render(options: argparse.Namespace) -> int:

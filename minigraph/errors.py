@@ -65,8 +65,14 @@ class MinigraphError(Exception):
         self.got = got
         self.where = where if where is not None else "{}:{}".format(*user_frame())
         self.hint = hint
-        parts = [("expected:", expected), ("got:", got), ("at:", self.where or None), ("hint:", hint)]
-        super().__init__("\n".join([summary, *(f"  {label:<9} {text}" for label, text in parts if text is not None)]))
+        super().__init__(self.message())
+
+    def message(self, with_place: bool = True) -> str:
+        """Return the whole message; a command line has no use for the place in the caller's code."""
+        place = self.where if with_place and self.where else None
+        parts = [("expected:", self.expected), ("got:", self.got), ("at:", place), ("hint:", self.hint)]
+        lines = (f"  {label:<9} {text}" for label, text in parts if text is not None)
+        return "\n".join([self.summary, *lines])
 
 
 class ShapeError(MinigraphError, ValueError):

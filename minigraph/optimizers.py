@@ -40,6 +40,9 @@ class CosineDecay:
     alpha: float = 0.0
     warmup_steps: int = 0
 
+    def __post_init__(self) -> None:
+        _check_rate(self.initial_learning_rate)
+
     def __call__(self, step: Node) -> Node:
         """Return the rate; the cosine spans the steps after the warm-up."""
         rate = self.initial_learning_rate
@@ -65,6 +68,9 @@ class ExponentialDecay:
     decay_steps: int
     decay_rate: float
     staircase: bool = False
+
+    def __post_init__(self) -> None:
+        _check_rate(self.initial_learning_rate)
 
     def __call__(self, step: Node) -> Node:
         """Return the rate."""
@@ -116,6 +122,11 @@ class Warmup:
         return ops.minimum((step + 1.0) * (1.0 / max(1, self.steps)), 1.0) * target
 
 
+def _check_rate(rate: Any) -> None:
+    if not rate >= 0:
+        raise ArgumentError("bad learning rate", expected="a number ≥ 0, or a schedule of such", got=rate)
+
+
 # --- optimisers -----------------------------------------------------------------------------------------------------
 
 
@@ -132,8 +143,8 @@ class Optimizer:
     global_clipnorm: float | None
 
     def __post_init__(self) -> None:
-        if not callable(self.learning_rate) and not self.learning_rate >= 0:
-            raise ArgumentError("bad learning rate", expected="a number ≥ 0 or a schedule", got=self.learning_rate)
+        if not callable(self.learning_rate):
+            _check_rate(self.learning_rate)
         if self.global_clipnorm is not None and not self.global_clipnorm > 0:
             raise ArgumentError("bad global_clipnorm", expected="a number > 0", got=self.global_clipnorm)
         for name in ("momentum", "beta_1", "beta_2", "rho"):

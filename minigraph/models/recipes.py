@@ -54,6 +54,8 @@ def train(
     `checkpoint.safetensors`, from which `resume=True` goes on bit for bit.
     """
     recipe = _recipe(name)
+    if epochs is not None and epochs < 1:
+        raise ArgumentError("nothing to train", expected="epochs ≥ 1", got=epochs)
     folder = pathlib.Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     (x, y), test = recipe.data(seed)

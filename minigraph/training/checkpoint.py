@@ -45,7 +45,15 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> pathlib.Path:
         "sha256": json.dumps({name: _digest(value) for name, value in arrays.items()}),
     }
     header["header_sha256"] = _header_digest(header)
-    return write_atomically(path, save_tensors(arrays, metadata=header))
+    return write_atomically(path, _in_order(save_tensors(arrays, metadata=header)))
+
+
+def _in_order(data: bytes) -> bytes:
+    """Return a safetensors file with its header's keys sorted: the library writes them in a random order."""
+    size = int.from_bytes(data[:8], "little")
+    text = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
