@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from operator import length_hint
@@ -21,6 +23,7 @@ from minigraph.ops.random import Dropout
 from minigraph.passes import pipelines
 from minigraph.passes.driver import Pass, run
 from minigraph.passes.trace import Trace
+from minigraph.runtime import debug
 from minigraph.runtime.interpreter import constant_evaluator, explain_non_finite
 from minigraph.runtime.plan import Plan, make_plan
 from minigraph.runtime.profile import Profile, measure
@@ -87,6 +90,7 @@ class Program:
         self.check_finite = check_finite
         self.optimize = optimize
         self._lock = threading.Lock()
+        self._timed = "time" in debug.asked()
         self._prepared: OrderedDict[tuple[tuple[str, int], ...], _Prepared] = OrderedDict()
         self._latest: _Prepared | None = None
 
@@ -164,8 +168,11 @@ class Program:
         bound = prepared.bind(state)
         for target, value in zip(bound.inputs, arrays.values(), strict=True):
             np.copyto(target, value, casting="same_kind")
+        start = time.perf_counter()
         with self.backend.running():
             bound.run()
+        if self._timed:
+            print(f"{len(bound.kernels)} kernels: {(time.perf_counter() - start) * 1e3:.3f} ms", file=sys.stderr)
         if self.check_finite and not bound.finite():
             self._explain(state, arrays)
         results = {name: array.copy() for name, array in bound.outputs}
@@ -267,6 +274,7 @@ class _Prepared:
         self.trace = trace
         self.backend = backend
         self.plan = make_plan(graph, backend.needs)
+        debug.look(trace, self.plan)
         self.arena = backend.allocate(self.plan.peak)
         self.bound: _Bound | None = None
 
