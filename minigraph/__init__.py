@@ -17,11 +17,11 @@ from minigraph.autodiff import gradients
 from minigraph.ir import Graph, Node, bind, fresh_names, parse, scope, symbol, variable, verify
 from minigraph.layers import Input
 from minigraph.ops import constant
-from minigraph.passes import Trace, lower
-from minigraph.runtime import Program, State, compile, evaluate, optimize
 
 if TYPE_CHECKING:
     from minigraph import data, datasets, losses, metrics, optimizers, testing, viz
+    from minigraph.passes import Trace, lower
+    from minigraph.runtime import Program, State, compile, evaluate, optimize
     from minigraph.training import Model, callbacks
     from minigraph.training.checkpoint import load_model
     from minigraph.viz import render
@@ -31,12 +31,19 @@ __version__ = "0.1.0"
 # Loaded when first asked for, so that `import minigraph` needs NumPy only and stays fast.
 _LAZY = {
     "Model": "minigraph.training",
+    "Program": "minigraph.runtime",
+    "State": "minigraph.runtime",
+    "Trace": "minigraph.passes",
     "callbacks": "minigraph.training.callbacks",
+    "compile": "minigraph.runtime",
     "data": "minigraph.data",
     "datasets": "minigraph.datasets",
+    "evaluate": "minigraph.runtime",
     "load_model": "minigraph.training.checkpoint",
     "losses": "minigraph.losses",
+    "lower": "minigraph.passes",
     "metrics": "minigraph.metrics",
+    "optimize": "minigraph.runtime",
     "optimizers": "minigraph.optimizers",
     "render": "minigraph.viz",
     "testing": "minigraph.testing",
@@ -50,7 +57,9 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     module = importlib.import_module(_LAZY[name])
-    return module if _LAZY[name].endswith(f".{name}") else getattr(module, name)
+    value = module if _LAZY[name].endswith(f".{name}") else getattr(module, name)
+    globals()[name] = value  # asked for once only
+    return value
 
 
 def _picture(graph: Graph, **options: Any) -> dict[str, str]:
