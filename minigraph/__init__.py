@@ -19,7 +19,7 @@ from minigraph.layers import Input
 from minigraph.ops import constant
 
 if TYPE_CHECKING:
-    from minigraph import data, datasets, losses, metrics, optimizers, testing, viz
+    from minigraph import augmentation, data, datasets, losses, metrics, optimizers, testing, viz
     from minigraph.passes import Trace, lower
     from minigraph.runtime import Program, State, compile, evaluate, optimize
     from minigraph.training import Model, callbacks
@@ -34,6 +34,7 @@ _LAZY = {
     "Program": "minigraph.runtime",
     "State": "minigraph.runtime",
     "Trace": "minigraph.passes",
+    "augmentation": "minigraph.augmentation",
     "callbacks": "minigraph.training.callbacks",
     "compile": "minigraph.runtime",
     "data": "minigraph.data",
@@ -72,8 +73,38 @@ def _picture(graph: Graph, **options: Any) -> dict[str, str]:
 Graph._repr_mimebundle_ = _picture  # type: ignore[attr-defined]
 
 __all__ = [
-    "Graph", "Input", "Model", "Node", "Program", "State", "Trace", "bind", "callbacks", "compile", "constant",
-    "data", "datasets", "errors", "evaluate", "fresh_names", "gradients", "layers", "load_model", "losses", "lower",
-    "metrics", "ops", "optimize", "optimizers", "parse", "render", "scope", "symbol", "testing", "variable", "verify",
+    "Graph",
+    "Input",
+    "Model",
+    "Node",
+    "Program",
+    "State",
+    "Trace",
+    "augmentation",
+    "bind",
+    "callbacks",
+    "compile",
+    "constant",
+    "data",
+    "datasets",
+    "errors",
+    "evaluate",
+    "fresh_names",
+    "gradients",
+    "layers",
+    "load_model",
+    "losses",
+    "lower",
+    "metrics",
+    "ops",
+    "optimize",
+    "optimizers",
+    "parse",
+    "render",
+    "scope",
+    "symbol",
+    "testing",
+    "variable",
+    "verify",
     "viz",
 ]  # fmt: skip

@@ -7,7 +7,6 @@ of their own numbers, so a run that stops in the middle of an epoch goes on with
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,7 @@ def stratified_split(labels: npt.ArrayLike, test_fraction: float, seed: int) -> 
         )
     if not 0 <= test_fraction < 1:
         raise ArgumentError("test_fraction is out of range", expected="0 ≤ test_fraction < 1", got=test_fraction)
-    rng = np.random.default_rng(_whole("seed", seed, least=0))
+    rng = np.random.default_rng(check_whole("seed", seed, least=0))
 
     _, counts = np.unique(labels, return_counts=True)
     # A stable sort keeps the samples of a class in their own order, so the split depends on nothing but the seed.
@@ -90,9 +89,9 @@ class Batches:
         self.x = _arrays("x", x)
         self.y = None if y is None else _arrays("y", y)
         self.samples = _common_length(self.x, self.y)
-        self.batch_size = _whole("batch_size", batch_size, least=1)
+        self.batch_size = check_whole("batch_size", batch_size, least=1)
         self.shuffle = shuffle
-        self.seed = _whole("seed", seed, least=0)
+        self.seed = check_whole("seed", seed, least=0)
         self.augment = augment
         self.drop_last = drop_last
         _check_augment(self.x, augment)
@@ -123,8 +122,8 @@ class Batches:
         >>> [x.tolist() for x, _ in Batches(np.arange(5), batch_size=2, shuffle=False).epoch(0, start=1)]
         [[2, 3], [4]]
         """
-        e = _whole("epoch", e, least=0)
-        start = _whole("start", start, least=0)
+        e = check_whole("epoch", e, least=0)
+        start = check_whole("start", start, least=0)
         if start > len(self):
             raise ArgumentError("start is past the end of the epoch", expected=f"0..{len(self)}", got=start)
         # The checks above belong to the call, not to the first `next`, so the loop is a generator of its own.
@@ -212,10 +211,14 @@ def _check_augment(x: Data, augment: object) -> None:
     unknown = [name for name in steps if isinstance(x, dict) and name not in x]
     if unknown:
         raise ArgumentError("augment names inputs that x does not have", expected=list(x), got=unknown)
-    _check_callables("augment", list(steps.values()))
+    check_callables("augment", list(steps.values()))
 
 
-def _check_callables(name: str, steps: list[object] | tuple[object, ...]) -> None:
+def check_callables(name: str, steps: list[object] | tuple[object, ...]) -> None:
+    """Raise an ArgumentError unless everything in `steps` can be called.
+
+    >>> check_callables("augment", [print])
+    """
     for step in steps:
         if not callable(step):
             raise ArgumentError(f"{name} cannot be called", expected="a callable (x, rng) -> x", got=repr(step))
@@ -235,155 +238,6 @@ def _apply(augment: Augmentation, x: Array, rng: np.random.Generator) -> Array:
     return result
 
 
-# --- augmentations ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RandomShift:
-    """Move each image by its own whole number of pixels, up to `pixels`, up or down and left or right.
-
-    Called with `x`, (N, H, W, C) floats, and a generator; returns a new array of the same shape and dtype. What comes
-    in at the edges is `fill`: nothing wraps around. Raises ArgumentError for pixels < 0, DataError for other arrays.
-
-    >>> image = np.arange(9.0).reshape(1, 3, 3, 1)
-    >>> RandomShift(1, fill=-1.0)(image, np.random.default_rng(3))[0, :, :, 0]
-    array([[-1., -1., -1.],
-           [ 1.,  2., -1.],
-           [ 4.,  5., -1.]])
-    """
-
-    pixels: int
-    fill: float = 0.0
-
-    def __post_init__(self) -> None:
-        _whole("pixels", self.pixels, least=0)
-
-    def __call__(self, x: Array, rng: np.random.Generator) -> Array:
-        """Shift every image of `x` by a vector drawn from `rng`."""
-        _check_images(x)
-        n, height, width, _ = x.shape
-        down, right = rng.integers(-self.pixels, self.pixels, size=(2, n, 1), endpoint=True)
-        rows, columns = np.arange(height) - down, np.arange(width) - right
-        inside_rows, inside_columns = (rows >= 0) & (rows < height), (columns >= 0) & (columns < width)
-        inside = inside_rows[:, :, None, None] & inside_columns[:, None, :, None]
-        # The places outside read any pixel that exists; `inside` then replaces it.
-        rows, columns = np.where(inside_rows, rows, 0), np.where(inside_columns, columns, 0)
-        moved = x[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
-        return np.where(inside, moved, x.dtype.type(self.fill))
-
-
-@dataclass(frozen=True)
-class RandomFlip:
-    """Mirror each image with probability 1/2: left and right if `horizontal`, top and bottom if `vertical`.
-
-    Called with `x`, (N, H, W, C) floats, and a generator; returns an array of the same shape and dtype. The two
-    directions are drawn independently. Raises DataError for other arrays.
-
-    >>> image = np.arange(3.0).reshape(1, 1, 3, 1)
-    >>> [RandomFlip()(image, np.random.default_rng(seed))[0, 0, :, 0].tolist() for seed in (1, 2)]
-    [[0.0, 1.0, 2.0], [2.0, 1.0, 0.0]]
-    """
-
-    horizontal: bool = True
-    vertical: bool = False
-
-    def __call__(self, x: Array, rng: np.random.Generator) -> Array:
-        """Mirror the images of `x` that `rng` chooses."""
-        _check_images(x)
-        # Both are drawn whatever is enabled, so turning one direction on leaves the other as it was.
-        mirror_columns, mirror_rows = rng.random((2, len(x), 1, 1, 1)) < 0.5
-        if self.horizontal:
-            x = np.where(mirror_columns, x[:, :, ::-1], x)
-        if self.vertical:
-            x = np.where(mirror_rows, x[:, ::-1], x)
-        return x
-
-
-@dataclass(frozen=True)
-class Normalize:
-    """Subtract `mean` and divide by `std`, each a number or a tuple with one number per channel (the last axis).
-
-    Called with `x`, (…, C) floats, and a generator that it does not use; returns an array of the same shape and dtype.
-    Raises ArgumentError for a std that is not positive, DataError for arrays that are not floats or have another
-    number of channels.
-
-    >>> Normalize(mean=(1.0, 2.0), std=(1.0, 2.0))(np.array([[1.0, 4.0]]), np.random.default_rng(0))
-    array([[0., 1.]])
-    """
-
-    mean: float | tuple[float, ...]
-    std: float | tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        mean, std = np.asarray(self.mean, np.float64), np.asarray(self.std, np.float64)
-        if mean.ndim > 1 or mean.shape != std.shape:
-            shapes = f"mean of shape {mean.shape}, std of shape {std.shape}"
-            raise ArgumentError("mean and std do not fit", expected="two numbers, or one pair per channel", got=shapes)
-        if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
-            raise ArgumentError("cannot normalise", expected="finite mean, std > 0", got=f"{self.mean}, {self.std}")
-
-    @classmethod
-    def fit(cls, x: Array) -> Normalize:
-        """Measure mean and standard deviation of each channel of `x`, (…, C) floats, in float64.
-
-        A channel that is constant gets std 1, so that it becomes zero and not NaN. Fit on the training set only: the
-        test set must not be looked at. Raises DataError if `x` is empty or not finite.
-
-        >>> Normalize.fit(np.array([[0.0, 5.0], [2.0, 5.0]]))
-        Normalize(mean=(1.0, 5.0), std=(1.0, 1.0))
-        """
-        _check_floats(x, least_axes=2)
-        if x.size == 0:
-            raise DataError("nothing to measure", expected="at least one value per channel", got=f"shape {x.shape}")
-        check_finite("x", x)
-        axes = tuple(range(x.ndim - 1))
-        mean, std = x.mean(axis=axes, dtype=np.float64), x.std(axis=axes, dtype=np.float64)
-        # Not `std == 0`: rounding in the mean gives a constant channel a tiny std.
-        std = np.where(x.max(axis=axes) == x.min(axis=axes), 1.0, std)
-        return cls(tuple(mean.tolist()), tuple(std.tolist()))
-
-    def __call__(self, x: Array, rng: np.random.Generator | None = None) -> Array:
-        """Return (x - mean) / std; `rng` is not used."""
-        _check_floats(x, least_axes=1)
-        mean, std = np.asarray(self.mean, x.dtype), np.asarray(self.std, x.dtype)
-        if mean.ndim and len(mean) != x.shape[-1]:
-            raise DataError(
-                "the number of channels differs", expected=f"(…, {len(mean)})", got=x.shape, hint="channels come last"
-            )
-        normalised: Array = (x - mean) / std
-        return normalised
-
-
-@dataclass(frozen=True, init=False, repr=False)
-class Compose:
-    """Apply augmentations one after the other, all with the same generator.
-
-    Called with what the first step takes; returns what the last one returns. Raises ArgumentError for a step that
-    cannot be called.
-
-    >>> both = Compose(RandomFlip(), Normalize(0.5, 0.25))
-    >>> both(np.full((1, 2, 2, 1), 1.0), np.random.default_rng(0)).max()
-    np.float64(2.0)
-    >>> both
-    Compose(RandomFlip(horizontal=True, vertical=False), Normalize(mean=0.5, std=0.25))
-    """
-
-    steps: tuple[Augmentation, ...]
-
-    def __init__(self, *steps: Augmentation) -> None:
-        _check_callables("a step of Compose", steps)
-        object.__setattr__(self, "steps", steps)
-
-    def __repr__(self) -> str:
-        return f"Compose({', '.join(map(repr, self.steps))})"
-
-    def __call__(self, x: Array, rng: np.random.Generator) -> Array:
-        """Apply every step to `x` in order."""
-        for step in self.steps:
-            x = step(x, rng)
-        return x
-
-
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 
@@ -400,7 +254,7 @@ def check_labels(labels: npt.ArrayLike, classes: int) -> None:
     ...
     """
     labels = _as_array("labels", labels)
-    classes = _whole("classes", classes, least=1)
+    classes = check_whole("classes", classes, least=1)
     expected = f"integers in 0..{classes - 1}"
     if labels.dtype.kind not in "iu":
         broken = labels != np.floor(labels) if labels.dtype.kind == "f" else np.zeros(labels.shape, bool)
@@ -454,24 +308,12 @@ def _first(mask: Array) -> str:
     return f"[{', '.join(map(str, index))}]" if index else ""
 
 
-def _whole(name: str, value: int, least: int) -> int:
+def check_whole(name: str, value: int, least: int) -> int:
+    """Return a whole number, or raise an ArgumentError.
+
+    >>> check_whole("batch_size", 32, least=1)
+    32
+    """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ArgumentError(f"{name} is not valid", expected=f"an integer ≥ {least}", got=repr(value))
     return int(value)
-
-
-def _check_images(x: Array) -> None:
-    _check_floats(x, least_axes=4)
-    if x.ndim != 4:
-        raise DataError("not a batch of images", expected="(N, H, W, C)", got=x.shape)
-
-
-def _check_floats(x: Array, least_axes: int) -> None:
-    if not isinstance(x, np.ndarray) or x.dtype.kind != "f" or x.ndim < least_axes:
-        got = f"{x.shape} {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
-        raise DataError(
-            "an augmentation cannot use this",
-            expected=f"an array of floats with at least {least_axes} axes",
-            got=got,
-            hint="x.astype(np.float32) / 255 for 8-bit images; x[..., None] adds a channel axis",
-        )

@@ -7,12 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minigraph.augmentation import Compose, Normalize, RandomFlip, RandomShift
 from minigraph.data import (
     Batches,
-    Compose,
-    Normalize,
-    RandomFlip,
-    RandomShift,
     check_finite,
     check_labels,
     stratified_split,

@@ -28,7 +28,13 @@ LEVELS = [
 ]
 LEVEL = {part: i for i, parts in enumerate(LEVELS) for part in parts}
 # Parts beside the tower: what each may import, and who may import it.
-BESIDE = {"data": {"errors"}, "datasets": {"errors", "data"}, "files": {"errors"}, "assets": set()}
+BESIDE = {
+    "data": {"errors"},
+    "datasets": {"errors", "data"},
+    "augmentation": {"errors", "data"},
+    "files": {"errors"},
+    "assets": set(),
+}
 USES_BESIDE = {"cli", "__main__", "training", "models", "viz", "onnx", "datasets", "losses"}
 # Arrows between neighbours of one level that are meant.
 NEIGHBOURS = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minigraph import datasets, losses, optimizers
-from minigraph.data import RandomShift
+from minigraph.augmentation import RandomShift
 from minigraph.errors import ArgumentError, DataError, did_you_mean
 from minigraph.files import write_atomically
 from minigraph.ir.types import known

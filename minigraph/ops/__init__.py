@@ -21,27 +21,19 @@ from minigraph.ops.elementwise import (
     abs,
     add,
     clip,
-    cos,
     div,
     equal,
-    erf,
-    exp,
     floor,
     greater,
     greater_equal,
     less,
     less_equal,
-    log,
     maximum,
     minimum,
     mul,
     neg,
     not_equal,
-    pow,
-    rsqrt,
     sign,
-    sin,
-    sqrt,
     sub,
     where,
 )
@@ -51,6 +43,7 @@ from minigraph.ops.loss import cross_entropy_targets, log_softmax, softmax, soft
 from minigraph.ops.norm import batch_norm, moments
 from minigraph.ops.pool import adaptive_avg_pool2d, avg_pool2d, global_avg_pool2d, global_max_pool2d, max_pool2d
 from minigraph.ops.random import dropout, random_uniform
+from minigraph.ops.real import cos, erf, exp, log, pow, rsqrt, sin, sqrt
 from minigraph.ops.reduction import argmax, logsumexp, max, mean, min, sum
 from minigraph.ops.shape import (
     broadcast_to,

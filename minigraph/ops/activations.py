@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from minigraph.ir.node import Node, Operand, as_node
-from minigraph.ops.elementwise import FloatUnary, erf, exp, where
+from minigraph.ops.elementwise import where
+from minigraph.ops.real import FloatUnary, erf, exp
 
 
 class Relu(FloatUnary, name="relu"):

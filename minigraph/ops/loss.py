@@ -10,8 +10,9 @@ from minigraph.errors import ArgumentError, DTypeError, ShapeError
 from minigraph.ir.node import Node, Operand, as_node
 from minigraph.ir.op import Op
 from minigraph.ir.types import Size, TensorType, is_float, known, normalize_axis, tensor
-from minigraph.ops.elementwise import equal, exp, where
+from minigraph.ops.elementwise import equal, where
 from minigraph.ops.indexing import one_hot
+from minigraph.ops.real import exp
 from minigraph.ops.reduction import sum as sum_
 from minigraph.ops.shape import reshape, unsqueeze
 

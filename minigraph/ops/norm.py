@@ -25,7 +25,7 @@ from minigraph.ir.types import (
     product,
     tensor,
 )
-from minigraph.ops.elementwise import rsqrt
+from minigraph.ops.real import rsqrt
 from minigraph.ops.reduction import count
 from minigraph.ops.reduction import sum as sum_
 from minigraph.ops.shape import reshape

@@ -20,7 +20,8 @@ from minigraph.ir.types import (
     product,
     tensor,
 )
-from minigraph.ops.elementwise import equal, exp, where
+from minigraph.ops.elementwise import equal, where
+from minigraph.ops.real import exp
 from minigraph.ops.shape import cast, reshape, size
 
 

@@ -7,8 +7,9 @@ import math
 from minigraph.ir.leaves import Constant, Item
 from minigraph.ir.node import Node
 from minigraph.ir.types import Dim, is_float, product
-from minigraph.ops.elementwise import Add, Binary, Div, Elementwise, Mul, Neg, Pow, Sub, Where
+from minigraph.ops.elementwise import Add, Binary, Div, Elementwise, Mul, Neg, Sub, Where
 from minigraph.ops.indexing import Pad, Slice
+from minigraph.ops.real import Pow
 from minigraph.ops.reduction import Sum
 from minigraph.ops.shape import BroadcastTo, Cast, Concat, CountOf, Reshape, Split, Transpose
 from minigraph.passes.driver import Rewriting, at

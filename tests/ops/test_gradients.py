@@ -204,7 +204,7 @@ def test_logsumexp_of_nothing_but_minus_infinity_has_a_finite_gradient() -> None
 def test_the_harness_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong sign, and a second order that is wrong only in the gradient's own gradient, are both caught."""
     from minigraph.ops.activations import Tanh
-    from minigraph.ops.elementwise import Sin
+    from minigraph.ops.real import Sin
 
     monkeypatch.setattr(Sin, "vjp", lambda self, node, g: (-(g * ops.cos(node.inputs[0])),))
     with pytest.raises(AssertionError, match="op sin, seed 0"):

@@ -125,7 +125,7 @@ def test_the_seed_of_fit_is_that_of_the_order():
 
 def test_an_augmentation_is_drawn_from_the_seed():
     x, y = images()
-    shift = mg.data.RandomShift(1)
+    shift = mg.augmentation.RandomShift(1)
     models = [image_model() for _ in range(3)]
     for model, augment in zip(models, (shift, shift, None), strict=True):
         model.fit(x, y, epochs=2, batch_size=8, verbose=0, augment=augment)

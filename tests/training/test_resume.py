@@ -14,7 +14,7 @@ import pytest
 from small import At, dense_model, image_model, images, same_bits
 
 import minigraph as mg
-from minigraph.data import RandomShift
+from minigraph.augmentation import RandomShift
 from minigraph.errors import MinigraphError
 from minigraph.training import Callback, CSVLogger, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
 

@@ -11,7 +11,7 @@ import numpy as np
 from minigraph.backends.numpy.registry import KERNELS, Array, Call, Entry, Kernel, kernel, nbytes_of, shape_of
 from minigraph.ir.node import Node
 from minigraph.ir.op import Op
-from minigraph.ops import activations, elementwise
+from minigraph.ops import activations, elementwise, real
 from minigraph.ops.shape import Cast
 
 # A row that NumPy's inner loop runs over should be at least this long, or the loop around it costs more.
@@ -88,7 +88,7 @@ BINARY: dict[type[Op], np.ufunc] = {
     elementwise.Sub: np.subtract,
     elementwise.Mul: np.multiply,
     elementwise.Div: np.true_divide,
-    elementwise.Pow: np.power,
+    real.Pow: np.power,
     elementwise.Maximum: np.maximum,
     elementwise.Minimum: np.minimum,
     elementwise.Less: np.less,
@@ -103,11 +103,11 @@ UNARY: dict[type[Op], np.ufunc] = {
     elementwise.Abs: np.absolute,
     elementwise.Sign: np.sign,
     elementwise.Floor: np.floor,
-    elementwise.Exp: np.exp,
-    elementwise.Log: np.log,
-    elementwise.Sqrt: np.sqrt,
-    elementwise.Sin: np.sin,
-    elementwise.Cos: np.cos,
+    real.Exp: np.exp,
+    real.Log: np.log,
+    real.Sqrt: np.sqrt,
+    real.Sin: np.sin,
+    real.Cos: np.cos,
     activations.Tanh: np.tanh,
 }
 for _op, _ufunc in BINARY.items():
@@ -121,7 +121,7 @@ def _one_scratch(node: Node) -> int:
     return nbytes_of(shape_of(node.type), node.dtype)
 
 
-@kernel(elementwise.Rsqrt, inplace=(0,))
+@kernel(real.Rsqrt, inplace=(0,))
 def _rsqrt(call: Call) -> Kernel:
     x, out = call.inputs[0], call.output
 
@@ -189,7 +189,7 @@ def _cast(call: Call) -> Kernel:
 
 # W. J. Cody, "Rational Chebyshev approximations for the error function", Math. Comp. 23 (1969): NumPy has no erf, and
 # the C library's, called for each element, is exact and far too slow for a batch.
-@kernel(elementwise.Erf, inplace=(0,))
+@kernel(real.Erf, inplace=(0,))
 def _erf(call: Call) -> Kernel:
     x, out = call.inputs[0], call.output
     return lambda: np.copyto(out, erf(x), casting="same_kind")
