@@ -219,10 +219,10 @@ class Model:
     ) -> Any:  # fmt: skip
         """Train for `epochs` passes over the data and return the History.
 
-        augment: a callable (x, rng) → x, see `minigraph.augmentation`. seed: of the order of the data, the model's by default.
-        drop_last: leave out an incomplete last batch. resume: go on where an interrupted fit, or the checkpoint the
-        model was loaded from, stopped; the result is bit for bit that of a fit without the stop. Ctrl-C finishes the
-        running step, tells the callbacks, and raises KeyboardInterrupt.
+        augment: a callable (x, rng) → x, see `minigraph.augmentation`. seed: of the order of the data, the model's by
+        default. drop_last: leave out an incomplete last batch. resume: go on where an interrupted fit, or the
+        checkpoint the model was loaded from, stopped; the result is bit for bit that of a fit without the stop. Ctrl-C
+        finishes the running step, tells the callbacks, and raises KeyboardInterrupt.
         """
         arrays, labels = self._check_data(x, y)
         if validation_split:
