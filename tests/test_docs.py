@@ -130,3 +130,20 @@ def test_the_reference_names_everything_public():
     assert set(mg.layers.__all__) - {"BatchNorm", "Input", "initializers", "regularizers"} <= named
     for module in ("ops", "errors"):
         assert f"automodule:: minigraph.{module}\n   :members:" in text
+
+
+def test_the_twenty_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert sum(bool(line.strip()) for line in block.splitlines()) <= 20
+    monkeypatch.chdir(tmp_path)
+    with mg.fresh_names():
+        exec(compile(block, "README.md", "exec"), {})
+    assert {file.name for file in tmp_path.iterdir()} == {"training.svg", "digits.safetensors"}
+    assert "batch_norm" in capsys.readouterr().out
+
+
+def test_the_links_of_the_readme_lead_somewhere():
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#]+)\)", readme):
+        assert (DOCS.parent / link).exists(), link
