@@ -9,6 +9,7 @@ from types import MappingProxyType
 from minigraph.errors import GraphError
 from minigraph.ir.leaves import Input, Variable
 from minigraph.ir.node import Node
+from minigraph.ir.op import Op
 from minigraph.ir.types import check_label
 
 
@@ -168,7 +169,7 @@ class Graph:
 
         def form(graph: Graph) -> list[object]:
             number = {node: i for i, node in enumerate(graph.nodes)}
-            nodes: list[object] = [(n.op, n.type, tuple(number[i] for i in n.inputs)) for n in graph.nodes]
+            nodes: list[object] = [(_comparable(n.op), n.type, tuple(number[i] for i in n.inputs)) for n in graph.nodes]
             ends = [[(name, number[n]) for name, n in graph.outputs.items()]]
             updates = [(number[t], number[v]) for t, v in graph.updates.items()]
             return [*nodes, ends, updates, [number[n] for n in graph.inputs]]
@@ -182,6 +183,13 @@ class Graph:
 
     def __repr__(self) -> str:
         return f"<Graph: {len(self.nodes)} nodes, {len(self.inputs)} inputs, {len(self.outputs)} outputs>"
+
+
+def _comparable(op: Op) -> object:
+    """Return an op as something that equals itself: its text, where NaN is among its attributes."""
+    from minigraph.ir.printer import op_arguments
+
+    return (op.name, *op_arguments(op)) if any(value != value for value in vars(op).values()) else op
 
 
 def same_or_rebuilt(node: Node, inputs: tuple[Node, ...]) -> Node:

@@ -401,9 +401,10 @@ def test_a_chain_of_100_000_nodes_builds_and_differentiates_in_linear_time() -> 
         assert len(topological([dx])) >= 2 * length
 
     short, long = seconds(lambda: work(10_000), 3), seconds(lambda: work(100_000), 1)
-    if long > 12 * short:  # the best of three, where one is not enough
+    # Quadratic time would be 100; the tight limit is kept by the slow run of tests/runtime/test_deep.py.
+    if long > 20 * short:  # the best of three, where one is not enough
         long = min(long, seconds(lambda: work(100_000), 2))
-    assert long / short <= 12, f"100,000 nodes take {long:.2f} s, 10,000 take {short:.2f} s"
+    assert long / short <= 20, f"100,000 nodes take {long:.2f} s, 10,000 take {short:.2f} s"
 
 
 def test_a_fan_in_of_10_000() -> None:

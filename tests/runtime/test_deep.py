@@ -58,9 +58,9 @@ class Story:
         gc.collect()
         gc.disable()
         try:
-            start = time.perf_counter()
+            start = time.process_time()
             result = work()
-            self.seconds[name] = time.perf_counter() - start
+            self.seconds[name] = time.process_time() - start
         finally:
             gc.enable()
         return result
