@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minigraph.autodiff import gradients
+from minigraph.errors import GradientError
 from minigraph.ir.graph import Graph
 from minigraph.ir.leaves import variable
 from minigraph.ir.node import Node
@@ -66,8 +67,6 @@ def _project(outputs: list[Node], rng: np.random.Generator) -> Node:
 
 
 def _reachable_gradients(scalar: Node, wrt: Sequence[Node]) -> list[Node]:
-    from minigraph.errors import GradientError
-
     found = []
     for node in wrt:
         try:

@@ -13,7 +13,28 @@ from minigraph.ops import window as win
 from minigraph.ops.window import NHWC
 
 
-class MaxPooling2D(Layer):
+class _Pooling(Layer):
+    """Base: pooling over windows; `strides` default to the window's size."""
+
+    def __init__(
+        self, pool_size: Any = 2, strides: Any = None, padding: Any = "valid", data_format: str | None = None,
+        name: str | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(name)
+        self.pool_size, self.strides, self.padding = pool_size, strides, padding
+        self.layout = layout(data_format)
+
+
+class _GlobalPooling(Layer):
+    """Base: pooling over height and width; with `keepdims` they stay as axes of size 1."""
+
+    def __init__(self, data_format: str | None = None, keepdims: bool = False, name: str | None = None) -> None:
+        super().__init__(name)
+        self.layout = layout(data_format)
+        self.keepdims = keepdims
+
+
+class MaxPooling2D(_Pooling):
     """The largest value under each window.
 
     >>> from minigraph.ir import variable
@@ -21,20 +42,12 @@ class MaxPooling2D(Layer):
     <max_pool2d : float32[1,4,4,3]>
     """
 
-    def __init__(
-        self, pool_size: Any = 2, strides: Any = None, padding: Any = "valid", data_format: str | None = None,
-        name: str | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(name)
-        self.pool_size, self.strides, self.padding = pool_size, strides, padding
-        self.layout = layout(data_format)
-
     def call(self, inputs: Node) -> Node:
         """Pool."""
         return ops.max_pool2d(inputs, self.pool_size, self.strides, self.padding, layout=self.layout)
 
 
-class AveragePooling2D(Layer):
+class AveragePooling2D(_Pooling):
     """The mean under each window, over the values that exist.
 
     >>> from minigraph.ir import variable
@@ -42,20 +55,12 @@ class AveragePooling2D(Layer):
     <avg_pool2d : float32[1,4,4,3]>
     """
 
-    def __init__(
-        self, pool_size: Any = 2, strides: Any = None, padding: Any = "valid", data_format: str | None = None,
-        name: str | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(name)
-        self.pool_size, self.strides, self.padding = pool_size, strides, padding
-        self.layout = layout(data_format)
-
     def call(self, inputs: Node) -> Node:
         """Pool."""
         return ops.avg_pool2d(inputs, self.pool_size, self.strides, self.padding, layout=self.layout)
 
 
-class GlobalAveragePooling2D(Layer):
+class GlobalAveragePooling2D(_GlobalPooling):
     """The mean over height and width: N,H,W,C → N,C.
 
     >>> from minigraph.ir import variable
@@ -63,28 +68,18 @@ class GlobalAveragePooling2D(Layer):
     <mean : float32[1,3]>
     """
 
-    def __init__(self, data_format: str | None = None, keepdims: bool = False, name: str | None = None) -> None:
-        super().__init__(name)
-        self.layout = layout(data_format)
-        self.keepdims = keepdims
-
     def call(self, inputs: Node) -> Node:
         """Pool."""
         return ops.global_avg_pool2d(inputs, self.keepdims, self.layout)
 
 
-class GlobalMaxPooling2D(Layer):
+class GlobalMaxPooling2D(_GlobalPooling):
     """The largest value over height and width: N,H,W,C → N,C.
 
     >>> from minigraph.ir import variable
     >>> GlobalMaxPooling2D()(variable((1, 8, 8, 3)))
     <max : float32[1,3]>
     """
-
-    def __init__(self, data_format: str | None = None, keepdims: bool = False, name: str | None = None) -> None:
-        super().__init__(name)
-        self.layout = layout(data_format)
-        self.keepdims = keepdims
 
     def call(self, inputs: Node) -> Node:
         """Pool."""

@@ -10,6 +10,7 @@ from minigraph.errors import ArgumentError, DTypeError, ShapeError
 from minigraph.ir.node import Node, Operand, as_node
 from minigraph.ir.op import Op
 from minigraph.ir.types import Size, TensorType, is_float, known, normalize_axis, tensor
+from minigraph.ops.constant import constant
 from minigraph.ops.elementwise import equal, where
 from minigraph.ops.indexing import one_hot
 from minigraph.ops.real import exp
@@ -154,14 +155,8 @@ def cross_entropy_targets(
     if label_smoothing:
         targets = targets * (1.0 - label_smoothing) + label_smoothing / classes
     if class_weights is not None:
-        weights = class_weights if isinstance(class_weights, Node) else _vector(class_weights, logits.dtype)
+        weights = class_weights if isinstance(class_weights, Node) else constant(class_weights, logits.dtype)
         targets = targets * reshape(weights, (classes,) + (1,) * (logits.rank - axis - 1))
     if ignore_index is not None:
         targets = where(unsqueeze(equal(labels, ignore_index), axis), 0.0, targets)
     return targets
-
-
-def _vector(values: Sequence[float], dtype: str) -> Node:
-    from minigraph.ops.constant import constant
-
-    return constant(values, dtype)

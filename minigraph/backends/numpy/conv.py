@@ -226,10 +226,17 @@ def _pointwise(call: Call, g: Geometry, x: Array, w: Array, out: Array) -> Kerne
 
 
 def _depthwise(call: Call, g: Geometry, x: Array, w: Array, out: Array) -> Kernel:
-    """One multiply and add for each tap, over all pixels and channels at once."""
     (t,) = call.scratch(out.shape, dtype=x.dtype)
     places = taps(g.window, g.images[1:3], g.outputs[1:3])
     moves = [(pixels(x, p.inside), w[p.row, p.column, 0], pixels(t, p.outside), pixels(out, p.outside)) for p in places]
+    return _add_up(out, moves)
+
+
+def _add_up(out: Array, moves: list[tuple[Array, Array, Array, Array]]) -> Kernel:
+    """Return the kernel that multiplies and adds once for each tap, over all pixels and channels at once.
+
+    Each move is (source, weights, scratch, target): target += source · weights.
+    """
 
     def run() -> None:
         out.fill(0)
@@ -327,14 +334,7 @@ def _depthwise_adjoint(call: Call, g: Geometry, y: Array, w: Array, out: Array) 
     (t,) = call.scratch(y.shape, dtype=y.dtype)
     places = taps(g.window, g.images[1:3], g.outputs[1:3])
     moves = [(pixels(y, p.outside), w[p.row, p.column, 0], pixels(t, p.outside), pixels(out, p.inside)) for p in places]
-
-    def run() -> None:
-        out.fill(0)
-        for source, weights, product, target in moves:
-            np.multiply(source, weights, out=product)
-            np.add(target, product, out=target)
-
-    return run
+    return _add_up(out, moves)
 
 
 # --- the adjoint with respect to the kernel -----------------------------------------------------------------------
