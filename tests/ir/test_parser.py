@@ -261,7 +261,7 @@ def test_a_declared_size_is_not_believed():
 
 
 def test_long_products_of_symbols():
-    start = time.perf_counter()
-    with contextlib.suppress(ModelFormatError):
+    start = time.process_time()
+    with pytest.raises(ModelFormatError, match="factors"):
         parse(f'graph {{ %0 = input("x") : float32[{"*".join("N" * 8000)}] return y=%0 }}')
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1
