@@ -77,7 +77,8 @@ def dot_source(graph: Graph, options: Options) -> str:
         if options.saved or not edge.saved:
             _edge(picture, edge, theme, straight=drawn.boxes[edge.tail].kind != "variable")
     for above, variable in _hung(drawn):
-        picture.edge(above, variable, style="invis", weight="20")
+        # Graphviz multiplies weights inside a group, our lanes, by 100: less than that would not hold against them.
+        picture.edge(above, variable, style="invis", weight="2000")
     for left, right in _side_by_side(drawn):
         picture.edge(left, right, style="invis", minlen="0")
     source: str = picture.source

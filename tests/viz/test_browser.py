@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import shutil
 
@@ -63,3 +64,13 @@ def test_a_picture_has_a_name_for_screen_readers(page, tmp_path: pathlib.Path) -
     page.goto(mg.render(mg.Graph({"y": mg.ops.relu(x)}), tmp_path / "graph.svg", title="one ReLU").as_uri())
     assert page.evaluate("document.documentElement.getAttribute('role')") == "img"
     assert "one ReLU" in page.evaluate("document.querySelector('title').textContent")
+
+
+def test_blocks_stand_one_below_the_other(page, tmp_path: pathlib.Path) -> None:
+    model = plain_network((8, 8, 1), (4, 4, "pool", 8))
+    page.goto(mg.render(model.lower("inference"), tmp_path / "graph.svg").as_uri())
+    blocks = page.evaluate("""() => [...document.querySelectorAll('g')].filter(g =>
+        [...g.children].some(c => c.tagName === 'text' && /^block/.test(c.textContent))
+    ).map(g => { const box = g.getBoundingClientRect(); return [box.top, box.bottom]; })""")
+    assert len(blocks) == 3
+    assert all(upper[1] <= lower[0] for upper, lower in itertools.pairwise(sorted(blocks)))
