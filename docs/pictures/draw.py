@@ -1,4 +1,4 @@
-"""Draws the pictures of README.md: `python docs/pictures/draw.py`, from the root of the repository."""
+"""Draws the picture of README.md: `python docs/pictures/draw.py`, from the root of the repository."""
 
 import pathlib
 
@@ -9,4 +9,3 @@ folder = pathlib.Path(__file__).parent
 model = plain_network((28, 28, 1), (16, "pool", 32), name="two blocks")
 model.compile(mg.optimizers.SGD(0.1), mg.losses.SparseCategoricalCrossentropy(from_logits=True))
 mg.render(model.lower("training"), folder / "training.svg")
-mg.render(model.lower("inference"), folder / "inference.svg")
