@@ -15,8 +15,8 @@ from minigraph.ir.leaves import Constant, Item
 from minigraph.ir.node import Node
 from minigraph.ir.origin import Origin, inheriting
 from minigraph.ir.types import Shape, TupleType, is_float
-from minigraph.ops.reduction import sum as sum_
-from minigraph.ops.shape import broadcast_to, reshape
+from minigraph.ops.reduction import sum_to
+from minigraph.ops.shape import broadcast_to
 
 
 def gradients(output: Node, wrt: Sequence[Node], adjoint: Node | None = None) -> list[Node]:
@@ -28,7 +28,8 @@ def gradients(output: Node, wrt: Sequence[Node], adjoint: Node | None = None) ->
 
     >>> from minigraph.ir import variable
     >>> x = variable((3,), name="x")
-    >>> gradients(sum_(x * x), [x])
+    >>> from minigraph.ops import sum
+    >>> gradients(sum(x * x), [x])
     [<add : float32[3]>]
     """
     if adjoint is None:
@@ -71,7 +72,7 @@ class _Sweep:
         """Hand each operand its term, summed over the axes along which it was repeated."""
         for operand, term in zip(node.inputs, terms, strict=True):
             if term is not None and operand in self.active:
-                self.terms[operand].append(_unbroadcast(term, operand.shape))
+                self.terms[operand].append(sum_to(term, operand.shape))
 
 
 def _seed(output: Node) -> Node:
@@ -108,16 +109,6 @@ def _total(terms: list[Node], shape: Shape) -> Node:
     for term in terms[1:]:
         total = total + term
     return total if total.shape == shape else broadcast_to(total, shape)
-
-
-def _unbroadcast(g: Node, shape: Shape) -> Node:
-    """Return `g` summed over the axes along which an operand of this shape was repeated."""
-    extra = g.rank - len(shape)
-    repeated = tuple(range(extra)) + tuple(i + extra for i, s in enumerate(shape) if s == 1 and g.shape[i + extra] != 1)
-    if not repeated:
-        return g
-    kept = sum_(g, repeated, keepdims=True)
-    return reshape(kept, kept.shape[extra:])
 
 
 def _result(g: Node | None, node: Node, output: Node) -> Node:

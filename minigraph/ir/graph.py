@@ -166,15 +166,7 @@ class Graph:
 
     def same_as(self, other: Graph) -> bool:
         """Tell whether both graphs have the same structure: ops, attributes, types, names and order."""
-
-        def form(graph: Graph) -> list[object]:
-            number = {node: i for i, node in enumerate(graph.nodes)}
-            nodes: list[object] = [(_comparable(n.op), n.type, tuple(number[i] for i in n.inputs)) for n in graph.nodes]
-            ends = [[(name, number[n]) for name, n in graph.outputs.items()]]
-            updates = [(number[t], number[v]) for t, v in graph.updates.items()]
-            return [*nodes, ends, updates, [number[n] for n in graph.inputs]]
-
-        return form(self) == form(other)
+        return structure(self) == structure(other)
 
     def __str__(self) -> str:
         from minigraph.ir.printer import print_graph
@@ -190,6 +182,15 @@ def _comparable(op: Op) -> object:
     from minigraph.ir.printer import op_arguments
 
     return (op.name, *op_arguments(op)) if any(value != value for value in vars(op).values()) else op
+
+
+def structure(graph: Graph) -> tuple[object, ...]:
+    """Return what makes two graphs the same program: ops, attributes, types, names and order, as a hashable value."""
+    number = {node: i for i, node in enumerate(graph.nodes)}
+    nodes = [(_comparable(n.op), n.type, tuple(number[i] for i in n.inputs)) for n in graph.nodes]
+    ends = tuple((name, number[n]) for name, n in graph.outputs.items())
+    updates = tuple((number[t], number[v]) for t, v in graph.updates.items())
+    return (*nodes, ends, updates, tuple(number[n] for n in graph.inputs))
 
 
 def same_or_rebuilt(node: Node, inputs: tuple[Node, ...]) -> Node:

@@ -22,6 +22,11 @@ Operand: TypeAlias = "Node | float | int | bool | Any"
 _ids = itertools.count()
 
 
+def next_id() -> int:
+    """Return an id that no node has yet; nodes that are made later have greater ones."""
+    return next(_ids)
+
+
 class Node:
     """One value of a graph: `op` applied to `inputs`.
 
@@ -75,6 +80,14 @@ class Node:
     def with_inputs(self, inputs: Iterable[Node], op: Op | None = None) -> Node:
         """Return this node over other inputs: same id, same origin, type inferred again."""
         return Node(op or self.op, inputs, origin=self.origin, id=self.id)
+
+    def with_origin(self, origin: Origin) -> Node:
+        """Return this node with another origin: same id, op, inputs and type."""
+        copy = object.__new__(Node)
+        for slot, value in (("op", self.op), ("inputs", self.inputs), ("type", self.type), ("id", self.id)):
+            object.__setattr__(copy, slot, value)
+        object.__setattr__(copy, "origin", origin)
+        return copy
 
     @property
     def tensor_type(self) -> TensorType:

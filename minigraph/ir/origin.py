@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
 
 from minigraph.errors import user_frame
 from minigraph.ir.types import check_label
+
+if TYPE_CHECKING:
+    from minigraph.ir.node import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,8 @@ class Origin:
     """Where a node comes from.
 
     `file`, `line`: the user's line; `scope`: the layers it was made in, "block1/conv2d"; `gradient_of`: the id of the
-    forward node whose adjoint it helps to compute; `history`: (rule, id of the replaced node), oldest first.
+    forward node whose adjoint it helps to compute; `history`: (rule, id of the replaced node), oldest first;
+    `replaced`: the node itself in whose place this one was put by the latest of those rules, so that it can be undone.
     """
 
     file: str = ""
@@ -25,6 +29,7 @@ class Origin:
     scope: str = ""
     gradient_of: int | None = None
     history: tuple[tuple[str, int], ...] = ()
+    replaced: Node | None = field(default=None, compare=False, repr=False)
 
     @property
     def where(self) -> str:
@@ -33,7 +38,7 @@ class Origin:
 
     def rewritten(self, rule: str, replaced: int) -> Origin:
         """Return the origin of what `rule` puts in the place of node `replaced`."""
-        return replace(self, history=(*self.history, (rule, replaced)))
+        return replace(self, history=(*self.history, (rule, replaced)), replaced=None)
 
 
 _scope: ContextVar[str] = ContextVar("minigraph_scope", default="")

@@ -272,11 +272,21 @@ class _Parser:
             if operands or positional:
                 self.fail("field=value only")
             return self.checked(lambda: ATTRIBUTES[text](**attributes))
+        if self.token.text == "(" and text in OPS:
+            return self.inner_op(OPS[text])
         if self.token.text == "[" and text in DTYPES:
             return self.tensor_type(text)
         if self.token.text == "*":
             return self.dim(self.symbol(text))
         return _Word(text)
+
+    def inner_op(self, op_class: type[Op]) -> Op:
+        """An op that is an attribute: a step of a fused region."""
+        operands, positional, attributes = self.arguments()
+        if operands or positional or any(f.name == "type" for f in dataclasses.fields(op_class)):  # type: ignore[arg-type]
+            self.fail("an op with attributes only")
+        op: Op = self.checked(lambda: _make_op(op_class, [], attributes, None))
+        return op
 
     def string(self) -> str:
         token = self.take("string", "a string")
@@ -341,7 +351,7 @@ def _plain(value: Any) -> Any:
     return symbol(value.text) if isinstance(value, _Word) else value
 
 
-def _make_op(op_class: type[Op], positional: list[Any], attributes: dict[str, Any], type: Type) -> Op:
+def _make_op(op_class: type[Op], positional: list[Any], attributes: dict[str, Any], type: Type | None) -> Op:
     fields = {f.name: f for f in dataclasses.fields(op_class)}  # type: ignore[arg-type]  # every op is a dataclass
     if op_class is Constant:
         return _make_constant(positional, attributes, type)
@@ -399,7 +409,7 @@ def _check_kind(what: str, value: Any, field: dataclasses.Field[Any]) -> None:
         raise ModelFormatError(f"{what} has the wrong kind of value", expected=field.type, got=repr(value))
 
 
-def _make_constant(positional: list[Any], attributes: dict[str, Any], type: Type) -> Constant:
+def _make_constant(positional: list[Any], attributes: dict[str, Any], type: Type | None) -> Constant:
     if len(positional) != 1 or attributes or not isinstance(type, TensorType):
         raise ModelFormatError("a constant holds one value: a number, a list, or base64")
     value, size = positional[0], known(type.size, "a constant's size")

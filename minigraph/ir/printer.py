@@ -75,6 +75,8 @@ def value_text(value: Any) -> str:
             return str(value)
         case tuple():
             return f"({', '.join(map(value_text, value))}{',' if len(value) == 1 else ''})"
+    if isinstance(value, Op):
+        return f"{value.name}({', '.join(op_arguments(value))})"
     if dataclasses.is_dataclass(value) and hasattr(value, "text_name"):
         fields = [(f, getattr(value, f.name)) for f in dataclasses.fields(value)]
         inner = ", ".join(f"{f.name}={value_text(v)}" for f, v in fields if v != f.default)

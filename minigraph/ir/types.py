@@ -105,6 +105,20 @@ def product(sizes: Iterable[Size]) -> Size:
     return total
 
 
+def add_sizes(left: Size, right: Size) -> Size:
+    """Return the sum of two sizes that are numbers, or multiples of the same symbols.
+
+    >>> str(add_sizes(symbol("N") * 2, symbol("N")))
+    '3*N'
+    """
+    if left == 0 or right == 0:
+        return left if right == 0 else right
+    symbols = getattr(left, "symbols", ())
+    if symbols != getattr(right, "symbols", ()):
+        raise ShapeError(f"{left} + {right} is no multiple of one symbolic size", hint="bind the symbols first")
+    return _dim(getattr(left, "coefficient", left) + getattr(right, "coefficient", right), symbols)
+
+
 def known(size: Size, what: str = "this size") -> int:
     """Return a size as a number, or raise a ShapeError that says it is still symbolic."""
     if isinstance(size, Dim):

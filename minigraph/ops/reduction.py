@@ -11,6 +11,7 @@ from minigraph.ir.node import Node, Operand, as_node
 from minigraph.ir.op import Op
 from minigraph.ir.types import (
     Dim,
+    Shape,
     Size,
     TensorType,
     check_axes,
@@ -214,3 +215,18 @@ def argmax(x: Operand, axis: int = -1) -> Node:
     """
     node = as_node(x)
     return Node(ArgMax(normalize_axis(axis, node.rank)), (node,))
+
+
+def sum_to(x: Node, shape: Shape) -> Node:
+    """Return `x` summed over the axes along which an operand of this shape was repeated: broadcasting undone.
+
+    >>> from minigraph.ir import variable
+    >>> sum_to(variable((4, 3)), (3,))
+    <reshape : float32[3]>
+    """
+    extra = x.rank - len(shape)
+    repeated = tuple(range(extra)) + tuple(i + extra for i, s in enumerate(shape) if s == 1 and x.shape[i + extra] != 1)
+    if not repeated:
+        return x
+    kept = sum(x, repeated, keepdims=True)
+    return reshape(kept, kept.shape[extra:])

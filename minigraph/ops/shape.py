@@ -162,6 +162,25 @@ class Cast(Op, name="cast"):
 
 
 @dataclass(frozen=True)
+class After(Op, name="after"):
+    """x, once `then` is computed: orders what is computed from it. It moves no data; recomputation is made of it."""
+
+    category = "shape"
+
+    def infer(self, x: Any, then: Any) -> TensorType:
+        """x's type."""
+        return tensor(x)
+
+    def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
+        """∂x = g; nothing flows to what is only waited for."""
+        return g, None
+
+    def bytes(self, node: Node) -> int:
+        """None: nothing is moved."""
+        return 0
+
+
+@dataclass(frozen=True)
 class CountOf(Op, name="size"):
     """The number of elements of x along axes, as a scalar; becomes a constant when the shape is bound."""
 
