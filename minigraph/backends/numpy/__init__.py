@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minigraph.backends.base import Kernel, Needs
-from minigraph.backends.numpy import conv, elementwise, linalg, movement, pool, reduction, threads  # noqa: F401
+from minigraph.backends.numpy import conv, elementwise, fused, linalg, movement, pool, reduction, threads  # noqa: F401
 from minigraph.backends.numpy.registry import KERNELS, Array, Call, Entry, kernel
 from minigraph.errors import GraphError
 from minigraph.ir.node import Node
@@ -51,7 +51,9 @@ class NumpyBackend:
     def needs(self, node: Node) -> Needs:
         """Return what the node's kernel asks of the planner."""
         entry = self._entry(node)
-        return Needs(entry.workspace(node) if entry.workspace else 0, entry.inplace, 0 if entry.alias else None)
+        return Needs(
+            entry.workspace(node) if entry.workspace else 0, entry.overwritable(node), 0 if entry.alias else None
+        )
 
     def kernel(self, node: Node, inputs: Sequence[Array], output: Any, workspace: Array) -> Kernel:
         """Return the node's kernel bound to these arrays."""

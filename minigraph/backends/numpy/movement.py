@@ -15,6 +15,7 @@ from minigraph.ops import indexing, shape
 from minigraph.ops.random import RandomUniform
 
 view(shape.Reshape)
+view(shape.After)
 view(Item)
 
 

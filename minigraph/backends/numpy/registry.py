@@ -47,19 +47,29 @@ Maker: TypeAlias = Callable[[Call], Kernel]
 
 @dataclass(frozen=True)
 class Entry:
-    """One op's row: the maker, the operands it may overwrite, and its workspace in bytes as a function of the node."""
+    """One op's row: the maker, the operands it may overwrite, and its workspace in bytes as a function of the node.
+
+    Which operands may be overwritten depends on the node where `inplace` is a function.
+    """
 
     make: Maker
-    inplace: tuple[int, ...] = ()
+    inplace: tuple[int, ...] | Callable[[Node], tuple[int, ...]] = ()
     workspace: Callable[[Node], int] | None = None
     alias: bool = False
+
+    def overwritable(self, node: Node) -> tuple[int, ...]:
+        """Return the operands whose memory the result may take over."""
+        return self.inplace(node) if callable(self.inplace) else self.inplace
 
 
 KERNELS: dict[type[Op], Entry] = {}
 
 
 def kernel(
-    op: type[Op], *, inplace: tuple[int, ...] = (), workspace: Callable[[Node], int] | None = None
+    op: type[Op],
+    *,
+    inplace: tuple[int, ...] | Callable[[Node], tuple[int, ...]] = (),
+    workspace: Callable[[Node], int] | None = None,
 ) -> Callable[[Maker], Maker]:
     """Register the decorated function as the kernel maker of an op."""
 

@@ -1,0 +1,254 @@
+"""The kernel of fused regions: the anchor, if there is one, then all other steps on one block after the other.
+
+A block is small enough to stay in the cache from the first step to the last. Each step's own kernel is bound to the
+block's arrays, so no arithmetic is written here. Blocks are shared among the workers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from minigraph.backends.numpy import threads
+from minigraph.backends.numpy.registry import KERNELS, Array, Call, Entry, Kernel, align, nbytes_of, shape_of
+from minigraph.ir.leaves import Input
+from minigraph.ir.node import Node
+from minigraph.ir.op import Op
+from minigraph.ir.types import DTYPES, TensorType
+from minigraph.ops.fused import ANCHORS, Fused, steps_of
+from minigraph.ops.norm import BatchNorm
+
+# A block of each array that a step reads or writes should fit into the level-2 cache together with the others.
+BLOCK_BYTES = 1 << 17
+# Below this many bytes of result, waking a worker costs more than it spares.
+PARALLEL_BYTES = 1 << 19
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """How a region is cut into blocks of rows: over its first axis, or over all its pixels, the last axis whole."""
+
+    shape: Shape
+    over_pixels: bool
+    rows: int
+    block: int
+    pieces: int
+
+    def view(self, array: Array) -> Array:
+        """Return an operand, or the result, as it is cut."""
+        if not self.over_pixels:
+            return array
+        if array.size == 1:
+            return array.reshape(())
+        return array.reshape(-1) if array.size == self.shape[-1] else array.reshape(-1, self.shape[-1])
+
+    def rows_of(self, viewed: Array, first: int, last: int) -> Array:
+        """Return some rows of a viewed operand; what is repeated along them is taken whole."""
+        rank = min(len(self.shape), 2) if self.over_pixels else len(self.shape)
+        return viewed[first:last] if viewed.ndim == rank > 0 and len(viewed) == self.rows != 1 else viewed
+
+
+def _cut(operands: Sequence[Shape], steps: Sequence[Node], workers: int) -> _Cut:
+    shape = shape_of(steps[-1].type)
+    last = shape[-1] if shape else 1
+
+    def along_last(operand: Shape) -> bool:
+        size = math.prod(operand)
+        return operand == shape or size == 1 or (size == last and operand[-1] == last)
+
+    over_pixels = len(shape) > 1 and last > 1 and math.prod(shape) > last and all(map(along_last, operands))
+    rows = math.prod(shape[:-1]) if over_pixels else (shape[0] if shape else 1)
+    widest = max(DTYPES[step.dtype] for step in steps)
+    row_bytes = max(1, math.prod(shape) // max(rows, 1) * widest)
+    pieces = workers if math.prod(shape) * widest >= PARALLEL_BYTES else 1
+    block = max(1, min(-(-rows // pieces), BLOCK_BYTES // row_bytes))
+    return _Cut(shape, over_pixels, rows, block, pieces)
+
+
+class _Region:
+    """A region over operands of known types: its steps, its cut, and the memory they ask for."""
+
+    def __init__(self, op: Fused, types: Sequence[TensorType], workers: int) -> None:
+        self.op = op
+        self.steps = steps_of(Node(op, [Node(Input(f"x{i}", t)) for i, t in enumerate(types)]))
+        self.operands = len(types)
+        self.anchored = isinstance(self.steps[0].op, ANCHORS)
+        # What the blocked steps read: operands, and the anchor's result behind them.
+        self.read = {j for step in op.body[self.anchored :] for j in step.inputs if j < self.operands + self.anchored}
+        operands = [shape_of(types[j]) for j in sorted(self.read) if j < self.operands]
+        self.cut = _cut(operands, self.steps, workers)
+        self.slots, self.slot_count = self._assign()
+        block_elements = math.prod(self.cut.shape) // max(self.cut.rows, 1) * self.cut.block
+        self.slot_bytes = align(block_elements * max(DTYPES[step.dtype] for step in self.steps))
+
+    @property
+    def blocked(self) -> range:
+        """The steps that work on blocks."""
+        return range(int(self.anchored), len(self.steps))
+
+    def _assign(self) -> tuple[dict[int, int], int]:
+        """Return the buffer of each step between, and how many there are; a step writes over an operand if it may."""
+        slots: dict[int, int] = {}
+        free: list[int] = []
+        count = 0
+        last = {j - self.operands: i for i, step in enumerate(self.op.body) for j in step.inputs}
+        for i in list(self.blocked)[:-1]:
+            places = {j - self.operands: p for p, j in enumerate(self.op.body[i].inputs) if j - self.operands in slots}
+            done = [k for k in places if last[k] == i]
+            may = _overwritable(self.steps[i])
+            over = [k for k in done if places[k] in may and self.steps[k].type == self.steps[i].type]
+            if over:
+                slots[i] = slots[over[0]]
+            elif free:
+                slots[i] = free.pop()
+            else:
+                slots[i], count = count, count + 1
+            free += [slots[k] for k in done if slots[k] != slots[i]]
+        return slots, count
+
+    @property
+    def anchor_in_output(self) -> bool:
+        """Whether the anchor may write into the region's result: the last step must not trip over it."""
+        last = self.steps[-1]
+        places = [p for p, j in enumerate(self.op.body[-1].inputs) if j == self.operands]
+        return self.steps[0].type == last.type and all(p in _overwritable(last) for p in places)
+
+    @property
+    def anchor_bytes(self) -> int:
+        """The workspace of the anchor, and of its result where that has a place of its own."""
+        if not self.anchored:
+            return 0
+        own = 0 if self.anchor_in_output else nbytes_of(self.cut.shape, self.steps[0].dtype)
+        return own + align(_workspace(self.steps[0]))
+
+    @property
+    def worker_bytes(self) -> int:
+        """The workspace of one worker: block buffers, and what the hungriest step asks for a block."""
+        return self.slot_count * self.slot_bytes + max((self._block_workspace(i) for i in self.blocked), default=0)
+
+    def _block_workspace(self, index: int) -> int:
+        """Return a step's workspace for a block: at most what it asks for everything, which is little to ask."""
+        step = self.steps[index]
+        entry = KERNELS[type(step.op)]
+        if entry.workspace is None:
+            return 0
+        inputs = [Node(Input(f"x{i}", self._block_type(operand))) for i, operand in enumerate(step.inputs)]
+        return align(entry.workspace(Node(_on_views(step.op), inputs)))
+
+    def _block_type(self, node: Node) -> TensorType:
+        """Return the type of an operand of a step as a block sees it."""
+        view = self.cut.rows_of(self.cut.view(np.broadcast_to(np.int8(0), shape_of(node.type))), 0, self.cut.block)
+        return TensorType(view.shape, node.dtype)
+
+
+def _workspace(node: Node) -> int:
+    entry = KERNELS[type(node.op)]
+    return entry.workspace(node) if entry.workspace else 0
+
+
+def _overwritable(step: Node) -> tuple[int, ...]:
+    """Return the operands that a step may write over: those that are not repeated."""
+    return tuple(p for p in KERNELS[type(step.op)].overwritable(step) if step.inputs[p].shape == step.shape)
+
+
+def _on_views(op: Op) -> Op:
+    """Return a step's op as it is on views, which have fewer axes: a batch norm runs along the last one."""
+    return replace(op, axis=-1) if isinstance(op, BatchNorm) else op
+
+
+def _of_node(node: Node) -> _Region:
+    assert isinstance(node.op, Fused)
+    return _Region(node.op, [i.tensor_type for i in node.inputs], threads.available())
+
+
+def _fused_workspace(node: Node) -> int:
+    region = _of_node(node)
+    return region.anchor_bytes + region.cut.pieces * align(region.worker_bytes)
+
+
+def _fused_inplace(node: Node) -> tuple[int, ...]:
+    """Operands that the result may take over: each block is read before the last step writes it."""
+    region = _of_node(node)
+    if region.anchored:
+        return ()
+    last, allowed = region.op.body[-1], _overwritable(region.steps[-1])
+    barred = {j for p, j in enumerate(last.inputs) if p not in allowed}
+    return tuple(j for j in range(region.operands) if j not in barred and node.inputs[j].type == node.type)
+
+
+def _fused(call: Call) -> Kernel:
+    types = [TensorType(a.shape, str(a.dtype)) for a in call.inputs]
+    region = _Region(call.op, types, call.threads)
+    values: list[Array] = list(call.inputs)
+    anchor, used = _anchor(call, region)
+    if anchor is not None:
+        values.append(anchor[1])
+    share = align(region.worker_bytes)
+    split = threads.ranges(region.cut.rows, region.cut.pieces)
+    calls = [
+        _blocks(region, values, call.output, call.workspace[used + w * share : used + (w + 1) * share], *rows)
+        for w, rows in enumerate(split)
+    ]
+
+    def run_part(worker: int) -> None:
+        for kernel in calls[worker]:
+            kernel()
+
+    def run() -> None:
+        if anchor is not None:
+            anchor[0]()
+        threads.each(len(calls), run_part)
+
+    return run
+
+
+def _anchor(call: Call, region: _Region) -> tuple[tuple[Kernel, Array] | None, int]:
+    """Return the anchor's kernel with its result's array, and how much of the workspace they take."""
+    if not region.anchored:
+        return None, 0
+    step, size = region.steps[0], 0
+    target = call.output
+    if not region.anchor_in_output:
+        size = nbytes_of(region.cut.shape, step.dtype)
+        nbytes = math.prod(region.cut.shape) * DTYPES[step.dtype]
+        target = call.workspace[:nbytes].view(step.dtype).reshape(region.cut.shape)
+    inputs = tuple(call.inputs[j] for j in region.op.body[0].inputs)
+    scratch = call.workspace[size : region.anchor_bytes]
+    kernel = KERNELS[type(step.op)].make(Call(step.op, inputs, target, scratch, call.threads))
+    return (kernel, target), region.anchor_bytes
+
+
+def _blocks(
+    region: _Region, values: Sequence[Array], output: Array, memory: Array, start: int, end: int
+) -> list[Kernel]:
+    """Return the kernels of a range of rows, block after block."""
+    cut = region.cut
+    views = [cut.view(v) if j in region.read else v for j, v in enumerate(values)]
+    result = cut.view(output)
+    kernels: list[Kernel] = []
+    rest = memory[region.slot_count * region.slot_bytes :]
+    for first in range(start, end, cut.block):
+        last = min(first + cut.block, end)
+        parts = [cut.rows_of(v, first, last) if j in region.read else v for j, v in enumerate(views)]
+        target = cut.rows_of(result, first, last)
+        for i in region.blocked:
+            out = target if i == len(region.steps) - 1 else _buffer(region, memory, i, target.shape)
+            inputs = tuple(parts[j] for j in region.op.body[i].inputs)
+            op = _on_views(region.steps[i].op)
+            kernels.append(KERNELS[type(op)].make(Call(op, inputs, out, rest, 1)))
+            parts.append(out)
+    return kernels
+
+
+def _buffer(region: _Region, memory: Array, index: int, shape: Shape) -> Array:
+    dtype = region.steps[index].dtype
+    start = region.slots[index] * region.slot_bytes
+    return memory[start : start + math.prod(shape) * DTYPES[dtype]].view(dtype).reshape(shape)
+
+
+KERNELS[Fused] = Entry(_fused, inplace=_fused_inplace, workspace=_fused_workspace)
