@@ -2,14 +2,23 @@
 
 from minigraph.passes.constants import FoldConstants
 from minigraph.passes.cse import CommonSubexpressions, DeadCode
-from minigraph.passes.driver import Pass, Rewriting, Rule, run
+from minigraph.passes.driver import Pass, PassError, Pipeline, Rewriting, Rule, Surroundings, at, run, why_not
+from minigraph.passes.fold import FOLD_BATCH_NORM
 from minigraph.passes.freeze import Freeze
+from minigraph.passes.fuse import FUSE, UNFUSE
 from minigraph.passes.layout import CHANNELS_LAST
 from minigraph.passes.lower import MODES, Lower, lower
+from minigraph.passes.merge import MERGE_AFFINES
+from minigraph.passes.pads import MERGE_PADS
+from minigraph.passes.rematerialise import Rematerialise
+from minigraph.passes.selection import Selection
 from minigraph.passes.simplify import SIMPLIFY
-from minigraph.passes.trace import Rewrite, Step, Trace
+from minigraph.passes.trace import Note, Refusal, Rewrite, Step, Trace
+from minigraph.passes.unfold import unfold
 
 __all__ = [
-    "CHANNELS_LAST", "MODES", "SIMPLIFY", "CommonSubexpressions", "DeadCode", "FoldConstants", "Freeze", "Lower",
-    "Pass", "Rewrite", "Rewriting", "Rule", "Step", "Trace", "lower", "run",
+    "CHANNELS_LAST", "FOLD_BATCH_NORM", "FUSE", "MERGE_AFFINES", "MERGE_PADS", "MODES", "SIMPLIFY", "UNFUSE",
+    "CommonSubexpressions", "DeadCode", "FoldConstants", "Freeze", "Lower", "Note", "Pass", "PassError", "Pipeline",
+    "Refusal", "Rematerialise", "Rewrite", "Rewriting", "Rule", "Selection", "Step", "Surroundings", "Trace", "at",
+    "lower", "run", "unfold", "why_not",
 ]  # fmt: skip

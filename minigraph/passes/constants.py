@@ -1,4 +1,4 @@
-"""Constant folding: nodes whose operands are all constants become constants.
+"""Constant folding: expressions of constants alone become one constant.
 
 The pass does not compute anything itself: it is *given* an evaluator, so that passes never import backends.
 """
@@ -12,40 +12,66 @@ from typing import TypeAlias
 from minigraph.ir.graph import Graph, same_or_rebuilt
 from minigraph.ir.leaves import Constant
 from minigraph.ir.node import Node
-from minigraph.ir.types import Dim, TensorType
-from minigraph.ops.shape import BroadcastTo
+from minigraph.ir.types import Dim, TensorType, known
+from minigraph.ops.shape import After, BroadcastTo
 from minigraph.passes.driver import Rewriter
 from minigraph.passes.trace import Trace
 
-# From a node whose operands are constants to its value.
+# From an expression of constants to its value, in the expression's own dtypes.
 Evaluator: TypeAlias = Callable[[Node], Constant]
 
 
 @dataclass(frozen=True)
 class FoldConstants:
-    """Evaluate what depends on constants alone, up to `limit` bytes a result.
+    """Evaluate what depends on constants alone, whole expressions at once, so that nothing between is kept.
 
-    A broadcast constant is left as it is, however small: as a broadcast it is a view, as a constant it is memory.
+    A result of more than `limit` bytes must not be larger than the constants that it is made of. A broadcast constant is
+    left as it is, however small: as a broadcast it is a view, as a constant it is memory.
     """
 
     evaluate: Evaluator
     limit: int = 1 << 20
     name: str = "fold_constants"
 
+    @property
+    def arguments(self) -> str:
+        """The arguments in a pipeline's text."""
+        return "" if self.limit == type(self).limit else f"limit={self.limit}"
+
     def __call__(self, graph: Graph, trace: Trace) -> Graph:
-        """Return the graph with constants folded, operands first, in one sweep."""
-        rewriter = Rewriter(trace)
+        """Return the graph with constants folded, in one sweep."""
+        rewriter = Rewriter(trace, self.name)
+        roots = self._roots(graph)
 
         def make(node: Node, inputs: tuple[Node, ...]) -> Node:
-            node = same_or_rebuilt(node, inputs)
-            if not inputs or not all(isinstance(i.op, Constant) for i in inputs) or not self._fits(node):
-                return node
-            return rewriter.replace("evaluate_constants", node, lambda: Node(self.evaluate(node)))
+            if node in roots:
+                return rewriter.replace("evaluate_constants", node, lambda: Node(self.evaluate(node)))
+            return same_or_rebuilt(node, inputs)
 
         return graph.rebuild(make)
 
-    def _fits(self, node: Node) -> bool:
+    def _roots(self, graph: Graph) -> set[Node]:
+        """Return the expressions to evaluate: those that something else reads, or their operands where they must stay."""
+        bytes_of: dict[Node, int] = {}  # constant expression → bytes of the constants in it
+        for node in graph.nodes:
+            if isinstance(node.op, Constant):
+                bytes_of[node] = known(node.op.type.nbytes)
+            elif node.inputs and not isinstance(node.op, After) and all(i in bytes_of for i in node.inputs):
+                bytes_of[node] = sum(bytes_of[i] for i in set(node.inputs))
+        read = {i for node in graph.nodes if node not in bytes_of for i in node.inputs}
+        wanted = {n for n in (*read, *graph.outputs.values(), *graph.updates.values()) if n in bytes_of}
+        roots: set[Node] = set()
+        for node in reversed(graph.nodes):
+            if node not in wanted or isinstance(node.op, Constant):
+                continue
+            if self._fits(node, bytes_of[node]):
+                roots.add(node)
+            else:
+                wanted.update(node.inputs)
+        return roots
+
+    def _fits(self, node: Node, given: int) -> bool:
         if not isinstance(node.type, TensorType) or isinstance(node.op, BroadcastTo):
             return False
         nbytes = node.type.nbytes
-        return not isinstance(nbytes, Dim) and nbytes <= self.limit
+        return not isinstance(nbytes, Dim) and nbytes <= max(self.limit, given)

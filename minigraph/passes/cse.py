@@ -24,7 +24,7 @@ class CommonSubexpressions:
 
     def __call__(self, graph: Graph, trace: Trace) -> Graph:
         """Return the graph without duplicates."""
-        rewriter = Rewriter(trace)
+        rewriter = Rewriter(trace, self.name)
         seen: dict[tuple[Op, tuple[Node, ...]], Node] = {}
 
         def make(node: Node, inputs: tuple[Node, ...]) -> Node:

@@ -1,25 +1,37 @@
 """The rewrite driver: the only place where a node is replaced.
 
-It carries provenance, counts, times and records, so that the author of a rule writes one function and nothing else.
+It carries provenance, counts uses, times and records, so that the author of a rule writes one function and nothing
+else.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Protocol, TypeAlias
 
-from minigraph.errors import GraphError
-from minigraph.ir.graph import Graph, same_or_rebuilt
+from minigraph.errors import ArgumentError, GraphError
+from minigraph.ir import node as _node
+from minigraph.ir.graph import Graph, same_or_rebuilt, structure
+from minigraph.ir.leaves import Constant, Variable
 from minigraph.ir.node import Node
 from minigraph.ir.op import Op
-from minigraph.ir.origin import inheriting
-from minigraph.passes.trace import Rewrite, Step, Trace
+from minigraph.ir.origin import Origin, inheriting
+from minigraph.ir.verifier import verify
+from minigraph.ops.shape import CountOf
+from minigraph.passes.numbers import Numbers
+from minigraph.passes.trace import Note, Refusal, Requirement, Rewrite, Step, Trace
 
-# A rule: the node that should stand in this one's place, or None. It sees the node over its new operands.
-Rule: TypeAlias = Callable[[Node], Node | None]
+# Most passes are done after so many sweeps; from there on it is worth looking whether a graph comes back.
+_LONG = 3
+
+# What a rule gives back: the node that should stand in this one's place; None where its pattern does not match; a
+# refusal where the pattern matches and a condition does not hold.
+Answer: TypeAlias = Node | Refusal | None
+# A rule: from the node, over its new operands, to an answer. One with a second parameter is given the surroundings.
+Rule: TypeAlias = Callable[..., Answer]
 
 
 def at(*ops: type[Op]) -> Callable[[Rule], Rule]:
@@ -46,76 +58,312 @@ class Pass(Protocol):
         """Return the new graph; record what happened."""
 
 
-def run(pipeline: Sequence[Pass], graph: Graph, trace: Trace | None = None) -> tuple[Graph, Trace]:
-    """Run passes in order and return the last graph with the trace of every step."""
+@dataclass(frozen=True)
+class Pipeline:
+    """Passes in order, which are a pass again. As text, `str(pipeline)`, it can be read back: see `pipelines.parse`."""
+
+    passes: tuple[Pass, ...]
+    name: str = "pipeline"
+
+    def __call__(self, graph: Graph, trace: Trace) -> Graph:
+        """Run the passes, each a step of the trace."""
+        return run(self.passes, graph, trace)[0]
+
+    def __str__(self) -> str:
+        from minigraph.passes.pipelines import pipeline_text
+
+        return pipeline_text(self)
+
+
+def run(
+    pipeline: Iterable[Pass], graph: Graph, trace: Trace | None = None, *, verify_each: bool = False
+) -> tuple[Graph, Trace]:
+    """Run passes in order and return the last graph with the trace of every step.
+
+    verify_each: check the graph after each pass. A pass that raises, or leaves a graph that is not valid, raises a
+    PassError that holds the graph it was given.
+    """
     trace = trace if trace is not None else Trace()
     for each in pipeline:
+        if isinstance(each, Pipeline):
+            graph = run(each.passes, graph, trace, verify_each=verify_each)[0]
+            continue
+        first_id = _node.next_id()
         start = time.perf_counter()
-        after = each(graph, trace)
-        trace.steps.append(Step(each.name, graph, after, tuple(trace.pending), time.perf_counter() - start))
+        try:
+            after = each(graph, trace)
+            if verify_each:
+                verify(after)
+        except GraphError as error:
+            if verify_each:
+                raise PassError(each, graph, error) from error
+            raise
+        rewrites = tuple(trace.pending)
         trace.pending.clear()
+        trace.steps.append(Step(each.name, graph, after, rewrites, time.perf_counter() - start, each, first_id))
         graph = after
     return graph, trace
+
+
+class PassError(GraphError):
+    """A pass raised an error, or left a graph that is not valid; `graph` is what it was given."""
+
+    def __init__(self, pass_: Pass, graph: Graph, cause: GraphError) -> None:
+        super().__init__(
+            f"pass {pass_.name} failed: {cause.summary}",
+            expected=cause.expected, got=cause.got, where=cause.where, hint=cause.hint,
+        )  # fmt: skip
+        self.failed = pass_
+        self.graph = graph
+
+
+class Surroundings:
+    """What a rule may ask about the graph around its node, as it is at this moment of the rewriting.
+
+    Uses are counted on the new nodes as they are made and dropped: counts of the old graph would miss the second of two
+    stacked convolution – batch norm pairs.
+    """
+
+    def __init__(self, graph: Graph, numbers: Numbers | None = None) -> None:
+        self.graph = graph
+        self.numbers = numbers
+        self.old: dict[Node, Node] = {}  # new node → the node of the graph that it stands for
+        self.notes: list[Note] = []
+        self.requirements: list[Requirement] = []
+        self._uses: dict[Node, int] = {}
+        self._dead: set[Node] = set()
+        self._parameters: dict[Node, bool] = {}
+
+    def uses(self, node: Node) -> int:
+        """Return how often a node is read: as an operand, an output, or an update's value."""
+        return self._uses.get(node, 0)
+
+    def other_readers(self, node: Node, *known: Node) -> tuple[Node, ...]:
+        """Return the nodes of the graph, but for `known`, that read what `node` stands for."""
+        ids = {reader.id for reader in known}
+        old = self.old.get(node, node)
+        return tuple(r for r in self.graph.users.get(old, ()) if r.id not in ids)
+
+    def ends(self, node: Node) -> list[str]:
+        """Return what is read of a node from outside: `output 'y'`, `the update of 'w'`."""
+        old = self.old.get(node, node)
+        outputs = [f"output {name!r}" for name, value in self.graph.outputs.items() if value is old]
+        return outputs + [f"the update of {t.label!r}" for t, value in self.graph.updates.items() if value is old]
+
+    def is_parameter(self, node: Node) -> bool:
+        """Tell whether a value depends on variables and constants only, so that it is known before any data is."""
+        stack = [node]
+        while stack:
+            top = stack[-1]
+            if top in self._parameters:
+                stack.pop()
+                continue
+            if isinstance(top.op, CountOf):  # a shape, whatever the data
+                self._parameters[stack.pop()] = True
+                continue
+            open_ = [i for i in top.inputs if i not in self._parameters]
+            if open_:
+                stack += open_
+                continue
+            leaf = isinstance(top.op, (Variable, Constant))
+            self._parameters[stack.pop()] = leaf or (bool(top.inputs) and all(self._parameters[i] for i in top.inputs))
+        return self._parameters[node]
+
+    def note(self, about: Node, text: str) -> None:
+        """Say what becomes of a node, if the rewrite happens."""
+        self.notes.append(Note(about, text))
+
+    def require(self, kind: str, node: Node, text: str) -> None:
+        """Say what the rewrite, if it happens, relies on: see `Requirement`."""
+        self.requirements.append(Requirement(kind, node, text))
+
+    # --- for the driver -----------------------------------------------------------------------------------------------
+
+    def knows(self, node: Node) -> bool:
+        """Tell whether a node was met before."""
+        return node in self._uses
+
+    def enter(self, old: Node, new: Node) -> None:
+        """Count a node of the graph, over its new operands."""
+        self.old[new] = old
+        self._uses[new] = self._uses.get(new, 0) + self.graph.uses[old]
+
+    def exchange(self, old: Node, new: Node) -> None:
+        """Move all reads of `old` to `new`: count what `new` brings in, and take off what nothing reads any more."""
+        reads = self._uses.get(old, 0)
+        fresh = [new] if new not in self._uses else []
+        while fresh:
+            node = fresh.pop()
+            self._uses.setdefault(node, 0)
+            for operand in node.inputs:
+                if operand not in self._uses or operand in self._dead:
+                    self._dead.discard(operand)
+                    fresh.append(operand)
+                self._uses[operand] = self._uses.get(operand, 0) + 1
+        self._uses[new] += reads
+        self._uses[old] = 0
+        self.old.setdefault(new, self.old.get(old, old))
+        dropped = [old]
+        while dropped:
+            dead = dropped.pop()
+            self._dead.add(dead)
+            for operand in dead.inputs:
+                self._uses[operand] -= 1
+                if not self._uses[operand]:
+                    dropped.append(operand)
 
 
 class Rewriter:
     """Replaces nodes by rules while a graph is rebuilt, operands first. Passes use it inside `Graph.rebuild`."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, pass_: str, around: Surroundings | None = None) -> None:
         self.trace = trace
+        self.pass_ = pass_
+        self.around = around
         self.changed = False
 
-    def replace(self, rule: str, old: Node, make: Callable[[], Node | None]) -> Node:
+    def replace(self, rule: str, old: Node, make: Callable[[], Answer]) -> Node:
         """Return what `make` puts in the place of `old`, with its provenance; `old` itself if it makes nothing."""
-        statistics = self.trace.rules[rule]
+        trace, limit = self.trace, self.trace.selection.limit
+        if limit is not None and len(trace.pending) >= limit:
+            return old
+        if not trace.selection.allows_node(self.pass_, rule, old):
+            trace.refusals[rule, old.id] = Refusal("excluded from this run", (old,))
+            return old
+        statistics = trace.rules[rule]
         start = time.perf_counter()
         new = inheriting(lambda: old.origin.rewritten(rule, old.id), make)
         statistics.seconds += time.perf_counter() - start
         statistics.tries += 1
+        notes, requirements = self._said()
+        if isinstance(new, Refusal):
+            trace.refusals[rule, old.id] = new
+            return old
         if new is None or new is old:
             return old
         if new.type != old.type:
             raise GraphError(
                 f"rule {rule} changes a node's type", expected=old.type, got=new.type, where=old.origin.where
             )
+        if self._is_new(new, rule, old):
+            new = new.with_origin(_replacing(new.origin, rule, old))
         statistics.hits += 1
         self.changed = True
-        self.trace.pending.append(Rewrite(rule, old, new))
+        trace.pending.append(Rewrite(rule, old, new, notes, requirements))
+        if self.around is not None:
+            self.around.exchange(old, new)
         return new
+
+    def _is_new(self, new: Node, rule: str, old: Node) -> bool:
+        """Tell whether a rule made a node, or remade one, instead of choosing one that was there."""
+        return new.origin.history[-1:] == ((rule, old.id),) if self.around is None else not self.around.knows(new)
+
+    def _said(self) -> tuple[tuple[Note, ...], tuple[Requirement, ...]]:
+        """Take what the rule that was just tried has noted and relied on."""
+        if self.around is None or not (self.around.notes or self.around.requirements):
+            return (), ()
+        said = tuple(self.around.notes), tuple(self.around.requirements)
+        self.around.notes.clear()
+        self.around.requirements.clear()
+        return said
+
+
+def _replacing(origin: Origin, rule: str, old: Node) -> Origin:
+    """Return the origin of what stands in the place of `old`; a node that was remade learns of the rule here."""
+    if origin.history[-1:] != ((rule, old.id),):
+        origin = origin.rewritten(rule, old.id)
+    return replace(origin, replaced=old)
 
 
 @dataclass(frozen=True)
 class Rewriting:
-    """A pass made of local rules: sweeps over the graph, operands first, until no rule matches."""
+    """A pass made of local rules: sweeps over the graph, operands first, until no rule matches.
+
+    numbers: what rules may ask about values of parameters, where somebody knows them.
+    """
 
     name: str
     rules: tuple[Rule, ...]
     max_sweeps: int = 16
+    numbers: Numbers | None = None
 
     def __call__(self, graph: Graph, trace: Trace) -> Graph:
         """Return the graph at the fixed point; a GraphError names the rules if there is none."""
-        for _ in range(self.max_sweeps):
+        seen: dict[object, int] = {}
+        for sweep in range(self.max_sweeps):
             before = len(trace.pending)
-            rewriter = Rewriter(trace)
-            graph = graph.rebuild(partial(self._apply, rewriter))
+            around = Surroundings(graph, self.numbers)
+            rewriter = Rewriter(trace, self.name, around)
+            graph = graph.rebuild(partial(self._apply, rewriter, around))
             if not rewriter.changed:
                 return graph
-        last = sorted({rewrite.rule for rewrite in trace.pending[2 * before - len(trace.pending) :]})
+            if sweep < _LONG:
+                continue
+            first = seen.setdefault(hash(structure(graph)), len(trace.pending))
+            if first < len(trace.pending):
+                self._fail("undoes its own work", trace.pending[first:])
+        return self._fail(f"found no fixed point in {self.max_sweeps} sweeps", trace.pending[before:])
+
+    def _fail(self, what: str, rewrites: Sequence[Rewrite]) -> Graph:
+        rules = sorted({rewrite.rule for rewrite in rewrites})
         raise GraphError(
-            f"pass {self.name} found no fixed point in {self.max_sweeps} sweeps",
-            got=f"rules still matching: {', '.join(last)}",
-            hint="two of them probably undo each other",
+            f"pass {self.name} {what}",
+            got=f"rules still matching: {', '.join(rules)}",
+            where=rewrites[-1].old.origin.where,
+            hint="two of them undo each other" if len(rules) > 1 else "the rule matches what it makes itself",
         )
 
-    def _apply(self, rewriter: Rewriter, node: Node, inputs: tuple[Node, ...]) -> Node:
-        node = same_or_rebuilt(node, inputs)
-        for rule in _rules_at(self.rules, type(node.op)):  # type: ignore[arg-type]  # functions are hashable
-            new = rewriter.replace(rule.__name__, node, partial(rule, node))
-            if new is not node:
-                return new
-        return node
+    def _apply(self, rewriter: Rewriter, around: Surroundings, node: Node, inputs: tuple[Node, ...]) -> Node:
+        new = same_or_rebuilt(node, inputs)
+        around.enter(node, new)
+        for rule in _rules_at(self.rules, type(new.op)):  # type: ignore[arg-type]  # classes are hashable
+            made = rewriter.replace(rule.__name__, new, _call(rule, new, around))
+            if made is not new:
+                return made
+        return new
+
+
+def _call(rule: Rule, node: Node, around: Surroundings) -> Callable[[], Answer]:
+    return partial(rule, node, around) if _asks(rule) else partial(rule, node)
+
+
+@cache
+def _asks(rule: Rule) -> bool:
+    """Tell whether a rule has a second parameter: the surroundings."""
+    code = getattr(rule, "__code__", None)
+    return code is not None and code.co_argcount > 1
 
 
 @cache
 def _rules_at(rules: tuple[Rule, ...], op: type[Op]) -> tuple[Rule, ...]:
     return tuple(rule for rule in rules if issubclass(op, getattr(rule, "ops", Op)))
+
+
+def why_not(rule: Rule, node: Node, graph: Graph | None = None, numbers: Numbers | None = None) -> Refusal | None:
+    """Return why a rule does not rewrite a node of a graph: the first condition that failed; None if it would.
+
+    Without a graph the node is looked at as if nothing but a graph's output read it.
+
+    >>> from minigraph.ir.leaves import input
+    >>> from minigraph.passes.simplify import double_negation
+    >>> why_not(double_negation, -input((2,), name="x")).reason
+    'double_negation does not match here: −(−x) = x.'
+    """
+    graph = graph if graph is not None else Graph({"value": node})
+    if node not in graph.uses:
+        found = [n for n in graph.nodes if n.id == node.id]
+        if not found:
+            raise ArgumentError("the node is not in the graph", got=node, where=node.origin.where)
+        node = found[0]
+    if not issubclass(type(node.op), getattr(rule, "ops", Op)):
+        ops = " or ".join(op.name for op in rule.ops)  # type: ignore[attr-defined]
+        return Refusal(f"{rule.__name__} is about {ops}, and this is {node.op.name}", (node,))
+    around = Surroundings(graph, numbers)
+    for each in graph.nodes:
+        around.enter(each, each)
+    answer = _call(rule, node, around)()
+    if isinstance(answer, Refusal):
+        return answer
+    if answer is None or answer is node:
+        return Refusal(f"{rule.__name__} does not match here: {(rule.__doc__ or '').splitlines()[0]}", (node,))
+    return None

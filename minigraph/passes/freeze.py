@@ -23,7 +23,7 @@ class Freeze:
 
     def __call__(self, graph: Graph, trace: Trace) -> Graph:
         """Return the graph with its numbers in it; a GraphError names a variable without a value."""
-        rewriter = Rewriter(trace)
+        rewriter = Rewriter(trace, self.name)
 
         def make(node: Node, inputs: tuple[Node, ...]) -> Node:
             node = same_or_rebuilt(node, inputs)

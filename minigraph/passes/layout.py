@@ -10,6 +10,7 @@ from dataclasses import replace
 from minigraph.ir.node import Node
 from minigraph.ops.conv import Conv2D, Conv2DKernelAdjoint, Conv2DTranspose
 from minigraph.ops.elementwise import Elementwise
+from minigraph.ops.fused import Fused, inline
 from minigraph.ops.norm import BatchNorm, Moments
 from minigraph.ops.pool import Pool
 from minigraph.ops.shape import Cast, Transpose, reshape
@@ -31,6 +32,21 @@ def channels_first_op(node: Node) -> Node | None:
     inputs = [Node(Transpose(KERNEL_TO_LAST if i == kernel_at else TO_LAST), (x,)) for i, x in enumerate(node.inputs)]
     result = Node(replace(op, layout=NHWC), inputs)
     return Node(Transpose(KERNEL_TO_FIRST if isinstance(op, Conv2DKernelAdjoint) else TO_FIRST), (result,))
+
+
+@at(Fused)
+def region_in_the_way(node: Node) -> Node | None:
+    """fused(x) = its steps one by one, where it begins with a channels-first op or a transpose could pass through it.
+
+    %0 = input("x") : float32[2,3,6,6]
+    %1 = variable("w") : float32[4,3,3,3]
+    %2 = fused(%0, %1, body=(step(op=conv2d(layout="NCHW"), inputs=(0, 1)), step(op=relu(), inputs=(2,)))) : float32[2,4,4,4]
+    return y=%2
+    """
+    op = node.op
+    assert isinstance(op, Fused)
+    first = getattr(op.body[0].op, "layout", NHWC) == NCHW
+    return inline(node) if first or any(isinstance(i.op, Transpose) for i in node.inputs) else None
 
 
 @at(BatchNorm)
@@ -78,6 +94,7 @@ def _turned_back(x: Node, order: tuple[int, ...]) -> Node:
 CHANNELS_LAST = Rewriting(
     "channels_last",
     (
+        region_in_the_way,
         channels_first_op,
         batch_norm_channels_last,
         moments_of_transpose,

@@ -57,9 +57,14 @@ class Lower:
         """The name in a pipeline: `lower(training)`."""
         return f"lower({self.mode})"
 
+    @property
+    def arguments(self) -> str:
+        """The arguments in a pipeline's text."""
+        return f"{self.mode}, seed={self.seed}" if self.seed else self.mode
+
     def __call__(self, graph: Graph, trace: Trace) -> Graph:
         """Return the graph without mode-neutral ops."""
-        return _Lowering(self.mode == "training", self.seed, Rewriter(trace), graph).run()
+        return _Lowering(self.mode == "training", self.seed, Rewriter(trace, self.name), graph).run()
 
 
 class _Lowering:

@@ -1,0 +1,49 @@
+"""Which rewrites may happen: by pass, by rule, by layer scope, and how many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from minigraph.ir.node import Node
+
+SCOPE = "scope:"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Patterns of what may be rewritten: a pass's or a rule's name, or `scope:block1` for the nodes made in a layer.
+
+    include: only these (none: everything). exclude: never these. `*` and `?` stand for what they do in file names; a
+    scope includes the scopes inside it. limit: at most so many rewrites in a pass, the first ones, by which a broken
+    one is found (as LLVM's -opt-bisect-limit does).
+
+    >>> Selection(exclude=("add_*",)).allows("simplify", "add_zero", "block1")
+    False
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    limit: int | None = None
+
+    def allows_node(self, pass_: str, rule: str, node: Node) -> bool:
+        """Tell whether a rule of a pass may rewrite a node."""
+        return not (self.include or self.exclude) or self.allows(pass_, rule, node.origin.scope)
+
+    def allows(self, pass_: str, rule: str, scope: str) -> bool:
+        """Tell whether a rule of a pass may rewrite what was made in a layer scope."""
+        names = [p for p in self.include if not p.startswith(SCOPE)]
+        scopes = [p for p in self.include if p.startswith(SCOPE)]
+        if names and not any(_matches(p, pass_, rule, scope) for p in names):
+            return False
+        if scopes and not any(_matches(p, pass_, rule, scope) for p in scopes):
+            return False
+        return not any(_matches(p, pass_, rule, scope) for p in self.exclude)
+
+
+def _matches(pattern: str, pass_: str, rule: str, scope: str) -> bool:
+    if not pattern.startswith(SCOPE):
+        return fnmatchcase(pass_, pattern) or fnmatchcase(rule, pattern)
+    wanted = pattern.removeprefix(SCOPE)
+    parts = scope.split("/")
+    return any(fnmatchcase("/".join(parts[: i + 1]), wanted) for i in range(len(parts)))
