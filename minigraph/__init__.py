@@ -20,8 +20,8 @@ from minigraph.ops import constant
 
 if TYPE_CHECKING:
     from minigraph import augmentation, data, datasets, losses, metrics, optimizers, testing, viz
-    from minigraph.passes import Trace, lower
-    from minigraph.runtime import Program, State, compile, evaluate, optimize
+    from minigraph.passes import Trace, lower, unfold
+    from minigraph.runtime import Program, State, compile, evaluate, freeze, optimize, why_not
     from minigraph.training import Model, callbacks
     from minigraph.training.checkpoint import load_model
     from minigraph.viz import render
@@ -40,6 +40,7 @@ _LAZY = {
     "data": "minigraph.data",
     "datasets": "minigraph.datasets",
     "evaluate": "minigraph.runtime",
+    "freeze": "minigraph.runtime",
     "load_model": "minigraph.training.checkpoint",
     "losses": "minigraph.losses",
     "lower": "minigraph.passes",
@@ -48,7 +49,9 @@ _LAZY = {
     "optimizers": "minigraph.optimizers",
     "render": "minigraph.viz",
     "testing": "minigraph.testing",
+    "unfold": "minigraph.passes",
     "viz": "minigraph.viz",
+    "why_not": "minigraph.runtime",
 }
 
 

@@ -35,7 +35,7 @@ BESIDE = {
     "files": {"errors"},
     "assets": set(),
 }
-USES_BESIDE = {"cli", "__main__", "training", "models", "viz", "onnx", "datasets", "losses"}
+USES_BESIDE = {"cli", "__main__", "training", "runtime", "models", "viz", "onnx", "datasets", "losses"}
 # Arrows between neighbours of one level that are meant.
 NEIGHBOURS = {
     ("models", "training"),

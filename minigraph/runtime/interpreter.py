@@ -66,17 +66,15 @@ def _new(backend: Backend, type: TensorType) -> Any:
 
 
 def constant_evaluator(backend: str | Backend = "numpy") -> Any:
-    """Return the evaluator that constant folding is given: a node over constants → its constant."""
+    """Return the evaluator that constant folding is given: an expression of constants → its constant."""
     chosen = get(backend)
 
-    def evaluate(node: Node) -> Constant:
-        if getattr(node.op, "layout", NHWC) == NHWC:
-            with chosen.running():
-                value = evaluate_node(node, [evaluate_node(i, [], chosen) for i in node.inputs], chosen)
-        else:  # no kernel computes this layout
-            legal = CHANNELS_LAST(Graph({"value": node}), Trace())
-            value = Interpreter(chosen).run(legal, {})[legal.outputs["value"]]
-        return Constant(node.tensor_type, value.tobytes())
+    def evaluate(expression: Node) -> Constant:
+        graph = Graph({"value": expression})
+        if any(getattr(node.op, "layout", NHWC) != NHWC for node in graph.nodes):  # no kernel computes this layout
+            graph = CHANNELS_LAST(graph, Trace())
+        value = Interpreter(chosen).run(graph, {})[graph.outputs["value"]]
+        return Constant(expression.tensor_type, value.tobytes())
 
     return evaluate
 

@@ -22,6 +22,7 @@ from minigraph.ops.norm import BatchNorm
 from minigraph.ops.random import Dropout
 from minigraph.passes import pipelines
 from minigraph.passes.driver import Pass, run
+from minigraph.passes.fuse import FUSE
 from minigraph.passes.trace import Trace
 from minigraph.runtime import debug
 from minigraph.runtime.interpreter import constant_evaluator, explain_non_finite
@@ -33,23 +34,6 @@ from minigraph.runtime.state import State, as_array
 KEPT_SIZES = 8
 
 
-def optimize(
-    graph: Graph, state: Mapping[str, Any] | None = None, passes: Iterable[Pass] | None = None
-) -> tuple[Graph, Trace]:
-    """Return the optimised graph and the trace of what each rewrite did.
-
-    With a state, the variables that the graph does not update become constants. `passes` replaces the standard list.
-
-    >>> from minigraph.ir import variable
-    >>> x = variable((3,), name="x")
-    >>> graph, trace = optimize(Graph({"y": x * 1.0 + 0.0}))
-    >>> graph.outputs["y"] is x
-    True
-    """
-    chosen = pipelines.standard(constant_evaluator(), state) if passes is None else list(passes)
-    return run(chosen, graph)
-
-
 def compile(
     outputs: Graph | Mapping[str, Node],
     updates: Mapping[Node, Node] | None = None,
@@ -57,10 +41,13 @@ def compile(
     *,
     check_finite: bool = False,
     optimize: bool = True,
+    memory_limit: int | None = None,
 ) -> Program:
     """Return a program that computes `outputs` (name → node, or a whole graph) and commits `updates`.
 
     check_finite: refuse to commit a step whose outputs or updates are not finite, and name the op that made them so.
+    memory_limit: bytes that the program may need beside variables and constants; values are computed a second time
+    until it fits, or a GraphError says how little was reached.
 
     >>> from minigraph.ir.leaves import input, variable
     >>> x, w = input((3,), name="x"), variable((3,), name="w", init=2.0)
@@ -73,7 +60,7 @@ def compile(
         graph = Graph(outputs.outputs, {**outputs.updates, **(updates or {})}, outputs.inputs)
     else:
         graph = Graph(outputs, updates)
-    return Program(graph, get(backend), check_finite=check_finite, optimize=optimize)
+    return Program(graph, get(backend), check_finite=check_finite, optimize=optimize, memory_limit=memory_limit)
 
 
 class Program:
@@ -83,12 +70,16 @@ class Program:
     but its results. Updates are committed after everything is computed, all or none.
     """
 
-    def __init__(self, graph: Graph, backend: Backend, *, check_finite: bool = False, optimize: bool = True) -> None:
+    def __init__(
+        self, graph: Graph, backend: Backend, *, check_finite: bool = False, optimize: bool = True,
+        memory_limit: int | None = None,
+    ) -> None:  # fmt: skip
         _refuse_open_modes(graph)
         self.definition = graph
         self.backend = backend
         self.check_finite = check_finite
         self.optimize = optimize
+        self.memory_limit = memory_limit
         self._lock = threading.Lock()
         self._timed = "time" in debug.asked()
         self._prepared: OrderedDict[tuple[tuple[str, int], ...], _Prepared] = OrderedDict()
@@ -98,7 +89,7 @@ class Program:
     def graph(self) -> Graph:
         """The optimised graph of the latest call; before the first, of the open sizes."""
         if self._latest is None and self.definition.symbols:
-            return run(self._passes(), self.definition)[0]
+            return run(self._passes(bound=False), self.definition)[0]
         return self._any().graph
 
     @property
@@ -122,9 +113,16 @@ class Program:
             return self.prepare()
         return self._latest
 
-    def _passes(self) -> list[Pass]:
-        passes = pipelines.legalise()
-        return passes + pipelines.standard(constant_evaluator()) if self.optimize else passes
+    def _passes(self, bound: bool = True) -> list[Pass]:
+        """Return the passes to run; how much memory is needed is known of bound graphs only."""
+        if not self.optimize:
+            return pipelines.legalise()
+        means = pipelines.Means(constant_evaluator(), peak=self._peak)
+        return pipelines.legalise() + pipelines.program(means, self.memory_limit if bound else None)
+
+    def _peak(self, graph: Graph) -> int:
+        """Return the bytes that a graph will need once its elementwise ops are fused."""
+        return make_plan(run([FUSE], graph)[0], self.backend.needs).peak
 
     def prepare(self, **sizes: int) -> _Prepared:
         """Bind sizes, optimise and plan, unless that is done already; return what was prepared."""
@@ -134,7 +132,8 @@ class Program:
         key = tuple(sorted(sizes.items()))
         prepared = self._prepared.get(key)
         if prepared is None:
-            graph, trace = run(self._passes(), bind(self.definition, **sizes))
+            checked = "verify" in debug.asked()
+            graph, trace = run(self._passes(), bind(self.definition, **sizes), verify_each=checked)
             prepared = _Prepared(graph, trace, self.backend)
             self._prepared[key] = prepared
             if len(self._prepared) > KEPT_SIZES:

@@ -24,6 +24,7 @@ from minigraph.ir.node import Node
 from minigraph.ir.origin import scope
 from minigraph.ir.types import known
 from minigraph.ops.norm import BatchNorm
+from minigraph.passes import FOLD_BATCH_NORM, run
 from minigraph.passes.lower import lower
 from minigraph.runtime import Program, State, compile
 from minigraph.training import fitting, summary
@@ -44,6 +45,7 @@ class Training:
     losses: Mapping[str, losses.Loss]  # by output name
     metrics: Sequence[tuple[str, metrics.Metric]]
     backend: str | Backend
+    memory_limit: int | None = None
     programs: dict[tuple[str, bool], Program] = field(default_factory=dict)
 
 
@@ -146,6 +148,8 @@ class Model:
 
     def _training_graph(self, training: Training) -> Graph:
         lowered = lower(self._with_loss(training), "training", self.seed)
+        # Frozen batch norms fold before gradients are taken: later their inputs are read by the backward pass too.
+        lowered = run([FOLD_BATCH_NORM], lowered)[0]
         loss = lowered.outputs["loss"]
         used = topological([loss])
         trainable = [n for n in used if isinstance(n.op, Variable) and n.op.trainable]
@@ -164,14 +168,17 @@ class Model:
         loss: Any = None,
         metrics: Sequence[str | metrics.Metric] | None = None,
         backend: str | Backend = "numpy",
+        memory_limit: int | None = None,
     ) -> None:
         """Say how the model learns: optimiser, loss (one for all outputs, or a dict by output name), metrics, backend.
+
+        memory_limit: bytes that a training step may need beside variables; see `minigraph.compile`.
 
         Raises an ArgumentError for names that do not exist. What was learned so far stays.
         """
         get_backend(backend)  # an unknown name is refused before anything changes
         named = [_named_metric(m) for m in metrics or ()]
-        training = Training(optimizers.get(optimizer), self._losses(loss), named, backend)
+        training = Training(optimizers.get(optimizer), self._losses(loss), named, backend, memory_limit)
         variables = self._training_graph(training).variables
         self.training, self._inference = training, None
         self.state.add(variables, self.seed)
@@ -200,7 +207,10 @@ class Model:
                 graph = self._training_graph(training)
             else:
                 graph = lower(self._with_loss(training), "inference", self.seed)
-            training.programs[key] = compile(graph, backend=training.backend, check_finite=check_finite)
+            limit = training.memory_limit if mode == "training" else None
+            training.programs[key] = compile(
+                graph, backend=training.backend, check_finite=check_finite, memory_limit=limit
+            )
         return training.programs[key]
 
     def _compiled(self) -> Training:

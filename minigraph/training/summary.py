@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from minigraph.backends.base import get
 from minigraph.ir.graph import Graph, bind
 from minigraph.ir.leaves import Constant, Input, Variable
 from minigraph.ir.node import Node
 from minigraph.ir.types import known
-from minigraph.passes import pipelines
-from minigraph.passes.driver import run
 from minigraph.passes.lower import lower
-from minigraph.runtime.interpreter import constant_evaluator
-from minigraph.runtime.plan import make_plan
+from minigraph.runtime import compile
 
 if TYPE_CHECKING:
     from minigraph.training.model import Model
@@ -83,6 +79,5 @@ def _totals(model: Model, graph: Graph, batch_size: int) -> list[str]:
 
 def _peak(model: Model, graph: Graph) -> int:
     """Return the bytes of a program's arena, as its plan gives them; variables come on top."""
-    backend = get("numpy" if model.training is None else model.training.backend)
-    passes = pipelines.legalise() + pipelines.standard(constant_evaluator())
-    return make_plan(run(passes, graph)[0], backend.needs).peak
+    backend = "numpy" if model.training is None else model.training.backend
+    return compile(graph, backend=backend).plan.peak

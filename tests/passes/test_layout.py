@@ -24,6 +24,12 @@ APPLIES = {
          XT + '%2 = variable("k") : float32[3,2,1,1] %3 = transpose(%2, axes=(2, 3, 1, 0)) : float32[1,1,2,3]\n'
          "%4 = conv2d(%1, %3) : float32[1,4,5,3] %5 = transpose(%4, axes=(0, 3, 1, 2)) : float32[1,3,4,5] return y=%5"),
     ],
+    layout.region_in_the_way: [
+        (X + '%1 = variable("w") : float32[3,2,2,2] %2 = fused(%0, %1, body=(step(op=conv2d(layout="NCHW"), inputs=(0, 1)), '
+         "step(op=relu(), inputs=(2,)))) : float32[1,3,3,4] return y=%2",
+         X + '%1 = variable("w") : float32[3,2,2,2] %2 = conv2d(%0, %1, layout="NCHW") : float32[1,3,3,4]\n'
+         "%3 = relu(%2) : float32[1,3,3,4] return y=%3"),
+    ],
     layout.batch_norm_channels_last: [
         (XT + '%2 = variable("v") : float32[5] %3 = batch_norm(%1, %2, %2, %2, %2, axis=2) : float32[1,4,5,2] '
         'return y=%3',
@@ -56,6 +62,9 @@ APPLIES = {
 }  # fmt: skip
 
 STAYS = {
+    layout.region_in_the_way: [
+        X + "%1 = fused(%0, body=(step(op=exp(), inputs=(0,)), step(op=relu(), inputs=(1,)))) : float32[1,2,4,5] return y=%1"
+    ],
     layout.channels_first_op: [X + "%1 = max_pool2d(%0) : float32[1,1,2,5] return y=%1"],
     layout.batch_norm_channels_last: [
         X + '%1 = variable("v") : float32[2] %2 = batch_norm(%0, %1, %1, %1, %1, axis=1) : float32[1,2,4,5] '
@@ -144,7 +153,7 @@ def test_a_training_step_in_channels_first_computes_the_same_optimised_or_not():
 def test_weights_are_transposed_at_freeze():
     lowered = small_net("inference")
     graph = run(mg.passes.pipelines.legalise(), lowered)[0]
-    frozen = mg.optimize(graph, state=mg.State.initial(lowered.variables))[0]
+    frozen = mg.optimize(graph, state=mg.State.initial(lowered.variables), exclude=["fuse"])[0]
     assert transposes_of_activations(frozen) <= 2 and not frozen.variables
     kernel = next(n for n in frozen.nodes if n.op.name == "conv2d").inputs[1]
     assert kernel.op.name == "constant" and kernel.shape == (3, 3, 3, 4)

@@ -1,0 +1,213 @@
+"""Optimising a graph outside of a program: the passes with all they may ask for, freezing, and failures to look into."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import tempfile
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from minigraph.backends.base import get
+from minigraph.errors import ArgumentError, DataError
+from minigraph.files import write_atomically
+from minigraph.ir.graph import Graph
+from minigraph.ir.leaves import Constant
+from minigraph.ir.node import Node
+from minigraph.ir.parser import parse
+from minigraph.ir.types import is_float
+from minigraph.passes import pipelines
+from minigraph.passes.driver import Pass, PassError, Pipeline, Rule, run
+from minigraph.passes.driver import why_not as why_not_rule
+from minigraph.passes.layout import CHANNELS_LAST
+from minigraph.passes.selection import Selection
+from minigraph.passes.trace import Refusal, Requirement, Trace
+from minigraph.runtime.interpreter import constant_evaluator
+from minigraph.runtime.numbers import StateNumbers
+from minigraph.runtime.plan import make_plan
+
+_FLOAT16_MAX = 65504.0
+
+
+def optimize(
+    graph: Graph,
+    state: Mapping[str, Any] | None = None,
+    passes: str | Iterable[Pass] | None = None,
+    *,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    verify_each: bool = False,
+    reproducer: str | pathlib.Path | None = None,
+) -> tuple[Graph, Trace]:
+    """Return the optimised graph and the trace of what each rewrite did.
+
+    With a state, the variables that the graph does not update become constants, and rules may look at their numbers.
+    passes: a pipeline's text, or passes, instead of the standard list. include, exclude: names of passes and rules, or
+    `scope:block1` for the nodes of a layer, with `*` and `?`. verify_each: check the graph after every pass; when one
+    fails, a reproducer is written (to the file `reproducer`, or to one in the temporary folder) that
+    `minigraph passes --reproduce FILE` runs.
+
+    >>> from minigraph.ir import variable
+    >>> x = variable((3,), name="x")
+    >>> graph, trace = optimize(Graph({"y": x * 1.0 + 0.0}))
+    >>> graph.outputs["y"] is x
+    True
+    """
+    means = _means(state)
+    chosen = Pipeline(tuple(_passes(passes, means)))
+    trace = Trace(Selection(tuple(include), tuple(exclude)), peak_memory)
+    try:
+        return run([chosen], graph, trace, verify_each=verify_each)
+    except PassError as error:
+        path = _write_reproducer(error, reproducer)
+        error.hint = f"reproduce it with: minigraph passes --reproduce {path}"
+        error.args = (error.message(),)
+        raise
+
+
+def _means(state: Mapping[str, Any] | None) -> pipelines.Means:
+    return pipelines.Means(constant_evaluator(), state, StateNumbers(state), peak_memory)
+
+
+def _passes(passes: str | Iterable[Pass] | None, means: pipelines.Means) -> list[Pass]:
+    if passes is None:
+        return pipelines.optimized(means)
+    return list(pipelines.parse(passes, means).passes) if isinstance(passes, str) else list(passes)
+
+
+def peak_memory(graph: Graph) -> int:
+    """Return the bytes that the plan of a bound graph takes on the NumPy backend, beside variables and constants."""
+    legal = run([CHANNELS_LAST], graph)[0]
+    return make_plan(legal, get("numpy").needs).peak
+
+
+# --- freezing -----------------------------------------------------------------------------------------------------------
+
+
+def freeze(graph: Graph, state: Mapping[str, Any]) -> Graph:
+    """Return a graph with the numbers of a state in it: variables that are only read become constants.
+
+    The algebra of folds becomes numbers here, in float64, rounded once. Raises a DataError if one is not finite.
+
+    >>> from minigraph.ir import variable
+    >>> w = variable((), name="w")
+    >>> freeze(Graph({"y": w * w}), {"w": 3.0}).outputs["y"].op.values()
+    [9.0]
+    """
+    frozen = run(pipelines.frozen(_means(state)), graph)[0]
+    _check_finite(graph, frozen, state)
+    return frozen
+
+
+def _check_finite(graph: Graph, frozen: Graph, state: Mapping[str, Any]) -> None:
+    import numpy as np
+
+    finite = all(
+        np.isfinite(np.asarray(state[v.label])).all() for v in graph.variables if is_float(v.dtype) and v.label in state
+    )
+    for node in frozen.nodes if finite else ():
+        if (
+            isinstance(node.op, Constant)
+            and is_float(node.dtype)
+            and ("evaluate_constants" in dict(node.origin.history))
+        ):
+            values = np.frombuffer(node.op.data, node.dtype)
+            if not np.isfinite(values).all():
+                raise DataError(
+                    f"freezing gives a parameter of {node.origin.scope or node.label} that is not finite",
+                    expected="finite numbers; a batch norm's variance ≥ 0",
+                    got=f"{int((~np.isfinite(values)).sum())} of {values.size} elements",
+                    where=node.origin.where,
+                    hint="mg.optimize(graph, state) leaves such a batch norm alone and says why: trace.report()",
+                )
+
+
+def refreeze(trace: Trace, state: Mapping[str, Any]) -> Graph:
+    """Return the graph that a trace ends with, with the numbers of another state: nothing is optimised again.
+
+    Raises a DataError if a rewrite relied on something that does not hold of these numbers: a scale that is positive, a
+    variance that is not negative, a kernel that fits into float16.
+    """
+    steps = [s for s in trace.steps if s.name == "freeze"]
+    if not steps:
+        raise ArgumentError("the trace has no freezing", expected="the trace of mg.optimize(graph, state)")
+    numbers = StateNumbers(state)
+    for requirement in trace.requirements:
+        _check_requirement(requirement, numbers)
+    return freeze(steps[0].before, state)
+
+
+def _check_requirement(requirement: Requirement, numbers: StateNumbers) -> None:
+    values = numbers.elements(requirement.node)
+    holds = {
+        "positive": lambda v: v > 0,
+        "nonnegative": lambda v: v >= 0,
+        "float16": lambda v: abs(v) <= _FLOAT16_MAX,
+    }[requirement.kind]
+    bad = [(i, v) for i, v in enumerate(values or ()) if not holds(v)]
+    if bad:
+        raise DataError(
+            f"a fold relied on {requirement.text} being {requirement.kind}",
+            got=f"{bad[0][1]:g} in channel {bad[0][0]}",
+            where=requirement.node.origin.where,
+            hint="optimise the graph again with these numbers",
+        )
+
+
+# --- questions ----------------------------------------------------------------------------------------------------------
+
+
+def why_not(
+    rule: str | Rule, node: Node, graph: Graph | None = None, state: Mapping[str, Any] | None = None
+) -> Refusal | None:
+    """Return why a rule does not rewrite a node of a graph: the first condition that failed; None if it would.
+
+    rule: a rule, or the name of a rule or of a pass, all of whose rules are asked. Without a graph the node is looked
+    at as if nothing but a graph's output read it.
+
+    >>> from minigraph.ir.leaves import input, variable
+    >>> from minigraph.ops import batch_norm
+    >>> v = variable((3,), name="v")
+    >>> why_not("fold_batch_norm", batch_norm(input((2, 3), name="x"), v, v, v, v)).reason
+    'nothing linear comes before it: it normalises an input'
+    """
+    rules = [rule] if callable(rule) else _rules_called(rule)
+    answers = [why_not_rule(each, node, graph, StateNumbers(state)) for each in rules]
+    if any(answer is None for answer in answers):
+        return None
+    meant = [a for a, r in zip(answers, rules, strict=True) if a is not None and isinstance(node.op, _ops_of(r))]
+    return next((a for a in meant if "does not match here" not in a.reason), (meant or answers)[0])
+
+
+def _ops_of(rule: Rule) -> tuple[type, ...]:
+    return getattr(rule, "ops", (object,))
+
+
+def _rules_called(name: str) -> list[Rule]:
+    passes = [p for p in pipelines.rewritings() if name in (p.name, *(r.__name__ for r in p.rules))]
+    if not passes:
+        known = [n for p in pipelines.rewritings() for n in (p.name, *(r.__name__ for r in p.rules))]
+        raise ArgumentError("no such rule", expected=", ".join(dict.fromkeys(known)), got=name)
+    return [r for r in passes[0].rules if name in (passes[0].name, r.__name__)]
+
+
+# --- reproducers --------------------------------------------------------------------------------------------------------
+
+
+def _write_reproducer(error: PassError, path: str | pathlib.Path | None) -> pathlib.Path:
+    """Write what is needed to see a pass fail again: the graph's text, the pass, and what was said."""
+    if path is None:
+        path = pathlib.Path(tempfile.mkdtemp(prefix="minigraph-")) / "reproducer.json"
+    content = {"graph": str(error.graph), "pipeline": str(Pipeline((error.failed,))), "seed": 0, "error": error.summary}
+    return write_atomically(pathlib.Path(path), json.dumps(content, indent=1, ensure_ascii=False).encode())
+
+
+def reproduce(path: str | pathlib.Path) -> tuple[Graph, Trace]:
+    """Run the pass of a reproducer on its graph, checking what comes out; it raises what it raised."""
+    content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or not {"graph", "pipeline"} <= content.keys():
+        raise ArgumentError("not a reproducer", expected='a file with "graph" and "pipeline"', got=str(path))
+    return run([pipelines.parse(content["pipeline"], _means(None))], parse(content["graph"]), verify_each=True)
+
+
+__all__ = ["freeze", "optimize", "peak_memory", "refreeze", "reproduce", "why_not"]
