@@ -41,6 +41,16 @@ def topological(roots: Iterable[Node]) -> list[Node]:
     return order
 
 
+def execution_order(graph: Graph) -> list[Node]:
+    """Return a graph's nodes in the order in which they run: inputs, what outputs need, then updates, the last one first.
+
+    Gradients are taken from the last layer to the first. In this order a layer's adjoint is used up, by the gradients
+    of its variables, before the next one is made; in the other they would all be kept to the end.
+    """
+    updates = [node for pair in reversed(graph.updates.items()) for node in pair]
+    return topological([*graph.inputs, *graph.outputs.values(), *updates])
+
+
 class Graph:
     """A program as data: `inputs`, `outputs` (name → node), `updates` (variable → its next value), `nodes` in order.
 
@@ -150,13 +160,16 @@ class Graph:
                 found.update(dict.fromkeys(getattr(size, "symbols", ())))
         return tuple(found)
 
-    def rebuild(self, make: Callable[[Node, tuple[Node, ...]], Node]) -> Graph:
+    def rebuild(
+        self, make: Callable[[Node, tuple[Node, ...]], Node], order: Sequence[Node] | None = None
+    ) -> Graph:
         """Return the graph in which each node is what `make(node, new_inputs)` returns for it.
 
-        The one loop under all passes: operands first, types inferred again, what nothing reaches is gone.
+        The one loop under all passes: operands first, types inferred again, what nothing reaches is gone. Nodes are met
+        in the graph's order, or in another one that is given.
         """
         new: dict[Node, Node] = {}
-        for node in self.nodes:
+        for node in self.nodes if order is None else order:
             new[node] = make(node, tuple(new[i] for i in node.inputs))
         return Graph(
             {name: new[node] for name, node in self.outputs.items()},

@@ -9,7 +9,7 @@ from minigraph.errors import ArgumentError, explain_arguments
 from minigraph.ir.leaves import unique_name, variable
 from minigraph.ir.node import Node
 from minigraph.ir.origin import current, scope
-from minigraph.ir.types import Size, check_label, known
+from minigraph.ir.types import Size, check_label, is_float, known
 from minigraph.layers import initializers, regularizers
 
 
@@ -22,6 +22,7 @@ class Layer:
     def __init__(self, name: str | None = None) -> None:
         self.name = check_label(name) if name is not None else unique_name(_snake_case(type(self).__name__))
         self.variables: dict[str, Node] = {}
+        self.dtype = "float32"  # of variables: that of the inputs, where those are floats
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -38,6 +39,7 @@ class Layer:
                     got=type(node).__name__,
                     hint="arrays go into model.predict, or into a program",
                 )
+            self.dtype = node.dtype if is_float(node.dtype) else self.dtype
         with scope(self.name):
             return self.call(inputs)
 
@@ -47,13 +49,12 @@ class Layer:
 
     def variable(
         self, name: str, shape: tuple[Size, ...], init: Any, *, trainable: bool = True, regularizer: Any = None,
-        dtype: str = "float32",
     ) -> Node:  # fmt: skip
-        """Return the layer's variable `name`, made at the first call."""
+        """Return the layer's variable `name`, made at the first call in the dtype of the inputs."""
         if name not in self.variables:
             sizes = tuple(known(s, f"{self.name}: a size of {name}") for s in shape)
             self.variables[name] = variable(
-                sizes, name=f"{current().scope}/{name}", init=initializers.get(init), dtype=dtype, trainable=trainable,
+                sizes, name=f"{current().scope}/{name}", init=initializers.get(init), dtype=self.dtype, trainable=trainable,
                 regularizer=regularizers.get(regularizer),
             )  # fmt: skip
         return self.variables[name]

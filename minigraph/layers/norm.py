@@ -50,18 +50,18 @@ class BatchNormalization(Layer):
         gamma = self._vector("gamma", channels, inputs.dtype, self.scale, 1.0)
         beta = self._vector("beta", channels, inputs.dtype, self.center, 0.0)
         averages = [
-            self.variable(n, (channels,), self.initializers[n], trainable=False, dtype=inputs.dtype)
+            self.variable(n, (channels,), self.initializers[n], trainable=False)
             for n in ("moving_mean", "moving_variance")
         ]
         if self.moving.cumulative:
-            averages.append(self.variable("count", (), 0, trainable=False, dtype=inputs.dtype))
+            averages.append(self.variable("count", (), 0, trainable=False))
         return Node(BatchNorm(axis, self.epsilon, self.moving, self.fold), (inputs, gamma, beta, *averages))
 
     def _vector(self, name: str, channels: int, dtype: str, wanted: bool, otherwise: float) -> Node:
         """Return γ or β: a variable, or the constant that it is left out as."""
         if not wanted:
             return Node(Constant.full(TensorType((channels,), dtype), otherwise))
-        return self.variable(name, (channels,), self.initializers[name], trainable=self.trainable, dtype=dtype)
+        return self.variable(name, (channels,), self.initializers[name], trainable=self.trainable)
 
 
 class Dropout(Layer):

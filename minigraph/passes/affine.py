@@ -106,6 +106,11 @@ def apply(x: Node, map_: Affine) -> Node:
     return shifted(x if scale is None else x * scale, shift)
 
 
+def rounded(map_: Affine, dtype: str) -> list[Node]:
+    """Return the parameters of a map in the dtype of the data."""
+    return [narrow(v, dtype) for v in (map_.scale, map_.shift) if v is not None]
+
+
 def shifted(x: Node, shift: Node | None) -> Node:
     """Return x + shift, or x where there is no shift."""
     return x if shift is None else x + shift
@@ -127,14 +132,14 @@ def of_elementwise(node: Node, around: Surroundings) -> tuple[Node, Affine] | No
 
     x·c, x + c, x − c, c − x, x / c, −x.
     """
+    if not isinstance(node.op, (Add, Sub, Mul, Div, Neg)) or not is_float(node.dtype) or around.is_parameter(node):
+        return None
     if isinstance(node.op, Neg):
         return node.inputs[0], Affine(node.rank - 1, _number(-1.0))
-    if not isinstance(node.op, (Add, Sub, Mul, Div)) or not is_float(node.dtype):
-        return None
     left, right = node.inputs
     turned = around.is_parameter(left)
     x, parameter = (right, left) if turned else (left, right)
-    if x.type != node.type or around.is_parameter(x) or not around.is_parameter(parameter):
+    if x.type != node.type or not around.is_parameter(parameter):
         return None
     axis = _varying_axis(parameter, node.rank)
     vector = None if axis is None else along(parameter, axis, node.shape)

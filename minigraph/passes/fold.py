@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from minigraph.ir.graph import topological
 from minigraph.ir.leaves import Constant, Input, Item, Variable
 from minigraph.ir.node import Node
 from minigraph.ir.types import Dim, is_float, known
@@ -36,7 +37,7 @@ _DEEPEST = 40
 _LARGEST_FLOAT16 = 65504.0
 
 
-# --- a batch norm behind linear ops -------------------------------------------------------------------------------------
+# --- a batch norm behind linear ops -----------------------------------------------------------------------------------
 
 
 @at(BatchNorm)
@@ -67,7 +68,7 @@ def batch_norm_of_linear(node: Node, around: Surroundings) -> Result | None:
     if isinstance(made, Refusal):
         return made
     dead = _dead_channels(map_, around)
-    around.note(node, f"folded into {_names(made, around)}{_sharing(node.inputs[0], around)}{dead}")
+    around.note(node, f"folded into {_names(made, around)}{_sharing(made, around)}{dead}")
     return made
 
 
@@ -162,27 +163,25 @@ def _read_elsewhere(node: Node, around: Surroundings, walk: _Walk) -> Refusal | 
 
 def _absorb_linear(node: Node, map_: Affine, around: Surroundings, walk: _Walk) -> Result:
     """(x·w)·s + t = x·(w·s) + t."""
-    made: Result = node
-    if map_.scale is not None:
-        made = affine.scaled_output(node, map_.axis, map_.scale, around)
-        if isinstance(made, Refusal):
-            return made
-        refusal = _overflow([i for i in made.inputs if around.is_parameter(i)], around)
-        if refusal is not None:
-            return refusal
-    return _shift(made, map_, around)
+    if map_.scale is None:
+        return _shift(node, map_, around)
+    made = affine.scaled_output(node, map_.axis, map_.scale, around)
+    if isinstance(made, Refusal):
+        return made
+    refusal = overflow([i for i in made.inputs if around.is_parameter(i)], around)
+    return refusal if refusal is not None else _shift(made, map_, around)
 
 
 def _shift(made: Node, map_: Affine, around: Surroundings) -> Result:
-    """Return the scaled node with the shift added behind it."""
+    """Return a node with the shift added behind it."""
     if map_.shift is None:
         return made
     shift = affine.narrow(map_.shift, made.dtype)
-    refusal = _overflow([shift], around)
+    refusal = overflow([shift], around)
     return refusal if refusal is not None else made + affine.spread(shift, map_.axis, made.rank)
 
 
-def _overflow(parameters: list[Node], around: Surroundings) -> Refusal | None:
+def overflow(parameters: list[Node], around: Surroundings) -> Refusal | None:
     """Return a refusal where a number that float16 has no room for would be rounded to infinity."""
     for parameter in parameters:
         if parameter.dtype != "float16" or not isinstance(parameter.op, Cast):
@@ -230,7 +229,7 @@ def _absorb_bias(node: Node, map_: Affine, around: Surroundings, walk: _Walk) ->
     if vector is not None:
         return _shift(made, Affine(map_.axis, None, affine.plus(affine.scaled(vector, map_.scale), map_.shift)), around)
     rest = affine.narrow(_of_parameter(value, map_, node.rank), node.dtype)
-    refusal = _overflow([rest], around)
+    refusal = overflow([rest], around)
     return refusal if refusal is not None else made + rest
 
 
@@ -262,7 +261,9 @@ def _absorb_concat(node: Node, map_: Affine, around: Surroundings, walk: _Walk) 
         made = absorb(x, part, around, walk) if node.inputs.count(x) == 1 else Refusal("second use", (x,))
         if isinstance(made, Refusal):
             refusals.append(made)
-            made = affine.apply(x, part)
+            made = unless_overflow(affine.apply(x, part), affine.rounded(part, x.dtype), around)
+            if isinstance(made, Refusal):
+                return made
         branches.append(made)
     if len(refusals) == len(branches):
         return Refusal(f"no branch of the concatenation can take its part: {refusals[0].reason}", refusals[0].nodes)
@@ -315,6 +316,9 @@ def _not_positive(scale: Node | None, around: Surroundings, node: Node) -> Refus
     """Return a refusal unless all of a scale is known to be positive; what is relied on is recorded."""
     if scale is None:
         return None
+    changing = [n.label for n in topological([scale]) if n in around.graph.updates]
+    if changing:
+        return Refusal(f"sign: the scale's sign is not known, each step changes {changing[0]!r}", (node,))
     values = None if around.numbers is None else around.numbers.elements(scale)
     if values is None:
         return Refusal("sign: the scale's sign is not known before numbers are given", (node,))
@@ -374,7 +378,7 @@ _ABSORBERS: tuple[tuple[tuple[type, ...], Callable[[Node, Affine, Surroundings, 
 )
 
 
-# --- a batch norm before a linear op ------------------------------------------------------------------------------------
+# --- a batch norm before a linear op ----------------------------------------------------------------------------------
 
 
 @at(Conv2D, Conv2DTranspose, MatMul)
@@ -406,7 +410,7 @@ def linear_of_batch_norm(node: Node, around: Surroundings) -> Result | None:
     made = into_kernel(node, norm.inputs[0], affine.of_batch_norm(norm), path, around)
     if isinstance(made, Node):
         dead = _dead_channels(affine.of_batch_norm(norm), around)
-        around.note(norm, f"folded into {_names(made, around)}, which reads it{dead}")
+        around.note(norm, f"folded into {_names(made, around)}, which reads it{_sharing(made, around)}{dead}")
     return made
 
 
@@ -495,15 +499,16 @@ def _into_matrix(node: Node, x: Node, map_: Affine, around: Surroundings) -> Res
     new = kernel if map_.scale is None else affine.scale_matrix(kernel, map_.scale, rows=not op.transpose_y)
     made = node.with_inputs((x, new))
     if map_.shift is None:
-        return _unless_overflow(made, [new], around)
+        return unless_overflow(made, [new], around)
     row = reshape(affine.vector_of(map_.shift, x.shape[axis]), (1, x.shape[axis]))
     bias = Node(MatMul(False, op.transpose_y), (row, affine.wide(kernel)))
     bias = affine.narrow(reshape(bias, bias.shape[-1:]) if kernel.rank == 2 else bias, made.dtype)
-    return _unless_overflow(made + bias, [new, bias], around)
+    return unless_overflow(made + bias, [new, bias], around)
 
 
-def _unless_overflow(made: Node, parameters: list[Node], around: Surroundings) -> Result:
-    refusal = _overflow(parameters, around)
+def unless_overflow(made: Node, parameters: list[Node], around: Surroundings) -> Result:
+    """Return what was made with these rounded parameters, or the refusal where float16 has no room for one of them."""
+    refusal = overflow(parameters, around)
     return refusal if refusal is not None else made
 
 
@@ -518,16 +523,16 @@ def _into_convolution(node: Node, x: Node, map_: Affine, around: Surroundings) -
     new = kernel if map_.scale is None else affine.scale_kernel(op, kernel, map_.scale, side)
     made = node.with_inputs((x, new))
     if map_.shift is None:
-        return _unless_overflow(made, [new], around)
+        return unless_overflow(made, [new], around)
     bias = _bias_map(op, x, affine.wide(kernel), map_.shift)
     if isinstance(bias, Refusal):
         return bias
     bias = affine.narrow(bias, made.dtype)
-    return _unless_overflow(made + bias, [new, bias], around)
+    return unless_overflow(made + bias, [new, bias], around)
 
 
 def _bias_map(op: Convolution, x: Node, kernel: Node, shift: Node) -> Result:
-    """Return what the op makes of an image that holds the shift everywhere, which is one pixel where nothing is padded."""
+    """Return what the op makes of an image that holds the shift everywhere; one pixel of it where nothing is padded."""
     axis = affine.channels_axis(op)
     height, width = x.shape[1:3] if op.layout == NHWC else x.shape[2:4]
     window = op.window(kernel.tensor_type)
@@ -550,7 +555,7 @@ def _known_pads(op: Convolution, window: Any, spatial: tuple[Any, Any]) -> Any:
     return window.pads(spatial)
 
 
-# --- what only positive scales allow ------------------------------------------------------------------------------------
+# --- what only positive scales allow ----------------------------------------------------------------------------------
 
 
 @at(Conv2D, Conv2DTranspose, MatMul)
@@ -582,35 +587,57 @@ def linear_of_rectified_batch_norm(node: Node, around: Surroundings) -> Result |
         return refusal
     assert map_.scale is not None and map_.shift is not None
     x = norm.inputs[0]
-    shift = affine.spread(affine.narrow(map_.shift / map_.scale, x.dtype), map_.axis, x.rank)
-    overflow = _overflow([shift], around)
-    made = overflow or into_kernel(node, Node(relu.op, (x + shift,)), Affine(map_.axis, map_.scale), [], around)
+    moved = _shift(x, Affine(map_.axis, None, map_.shift / map_.scale), around)
+    if isinstance(moved, Refusal):
+        return moved
+    made = into_kernel(node, Node(relu.op, (moved,)), Affine(map_.axis, map_.scale), [], around)
     if isinstance(made, Node):
-        around.note(norm, f"its scale folded into {_names(made, around)} behind the relu; an addition is left")
+        said = f"its scale folded into {_names(made, around)} behind the relu; an addition is left"
+        around.note(norm, said + _sharing(made, around))
     return made
 
 
-# --- what is said about it ----------------------------------------------------------------------------------------------
+# --- what is said about it --------------------------------------------------------------------------------------------
+
+
+def _linear_ops(made: Node, around: Surroundings) -> list[Node]:
+    """Return the linear ops that a fold made anew, in order."""
+    found: list[Node] = []
+    stack = [made]
+    while stack:
+        node = stack.pop()
+        if around.is_parameter(node) or around.uses(node):
+            continue
+        if isinstance(node.op, (Conv2D, Conv2DTranspose, MatMul)):
+            found.append(node)
+        else:
+            stack += reversed(node.inputs)
+    return found
 
 
 def _names(made: Node, around: Surroundings) -> str:
-    """Return the linear ops at the root of what a fold made, with the layers they come from."""
-    found: list[str] = []
-    stack = [made]
-    while stack and len(found) < 4:
-        node = stack.pop()
-        if isinstance(node.op, (Conv2D, Conv2DTranspose, MatMul)) and not around.is_parameter(node):
-            found.append(f"{node.op.name} {node.origin.scope}".strip())
-        elif not around.is_parameter(node) and around.uses(node) == 0:
-            stack += reversed(node.inputs)
-    return ", ".join(dict.fromkeys(found)) or made.op.name
+    """Return the linear ops that a fold went into, with the layers they come from."""
+    found = [f"{node.op.name} {node.origin.scope}".strip() for node in _linear_ops(made, around)]
+    return ", ".join(dict.fromkeys(found[:4])) or made.op.name
 
 
-def _sharing(node: Node, around: Surroundings) -> str:
-    """Say how many bytes a copy of a kernel takes that others read as well."""
-    kernels = [i for i in node.inputs if isinstance(i.op, Variable) and around.uses(i) > 1]
-    total = sum(known(k.tensor_type.nbytes) for k in kernels if not isinstance(k.tensor_type.nbytes, Dim))
-    return f"; others read {kernels[0].label!r}: a copy of {total:,} bytes" if total else ""
+def _sharing(made: Node, around: Surroundings) -> str:
+    """Say how many bytes the copies of kernels take that other ops read as they are."""
+    shared: list[Node] = []
+    for linear in _linear_ops(made, around):
+        for kernel in map(_unscaled, linear.inputs):
+            others = around.other_readers(kernel, linear) if isinstance(kernel.op, Variable) else ()
+            if not all(map(around.is_parameter, others)):
+                shared.append(kernel)
+    total = sum(known(k.tensor_type.nbytes) for k in shared)
+    return f"; others read {shared[0].label!r}: a copy of {total:,} bytes" if shared else ""
+
+
+def _unscaled(kernel: Node) -> Node:
+    """Return what a kernel was before folds scaled it."""
+    while isinstance(kernel.op, (Cast, Mul)):
+        kernel = kernel.inputs[0]
+    return kernel
 
 
 def _dead_channels(map_: Affine, around: Surroundings) -> str:

@@ -7,9 +7,8 @@ graph the backward pass has regions too. Fusion comes last: rules match single o
 from __future__ import annotations
 
 from minigraph.ir.node import Node
-from minigraph.ir.types import normalize_axis
 from minigraph.ops.elementwise import Elementwise
-from minigraph.ops.fused import ANCHORS, Fused, fuse, inline
+from minigraph.ops.fused import ANCHORS, Fused, by_element, fuse, inline
 from minigraph.ops.norm import BatchNorm
 from minigraph.ops.shape import Cast
 from minigraph.passes.driver import Rewriting, Surroundings, at
@@ -38,8 +37,8 @@ def fuse_into_reader(node: Node, around: Surroundings) -> Node | Refusal | None:
         return None
     refusal: Refusal | None = None
     made = node
-    # The latest operand first: of two convolutions that meet in a sum, the one whose result is fresh.
-    for operand in sorted(set(node.inputs), key=lambda n: -n.id):
+    # A convolution comes last, to be the first step; of two that meet in a sum the later one, whose result is fresh.
+    for operand in sorted(dict.fromkeys(node.inputs), key=lambda n: (_anchored(n), -n.id)):
         why = _apart(operand, made, around)
         if why is None:
             made = fuse(operand, made)
@@ -50,9 +49,7 @@ def fuse_into_reader(node: Node, around: Surroundings) -> Node | Refusal | None:
 
 def _joins(node: Node) -> bool:
     """Tell whether a node works element by element."""
-    if isinstance(node.op, BatchNorm):
-        return node.op.moving is None and normalize_axis(node.op.axis, node.rank) == node.rank - 1
-    return not isinstance(node.op, Fused) or not isinstance(node.op.body[0].op, ANCHORS)
+    return not _anchored(node) if isinstance(node.op, Fused) else by_element(node.op, node.rank)
 
 
 def _anchored(node: Node) -> bool:

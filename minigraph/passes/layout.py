@@ -24,7 +24,13 @@ KERNEL_TO_LAST, KERNEL_TO_FIRST = (2, 3, 1, 0), (3, 2, 0, 1)  # O,I,H,W → H,W,
 
 @at(Conv2D, Conv2DTranspose, Conv2DKernelAdjoint, Pool)
 def channels_first_op(node: Node) -> Node | None:
-    """f(x) in N,C,H,W = transpose(f(transpose(x)) in N,H,W,C)."""
+    """f(x) in N,C,H,W = transpose(f(transpose(x)) in N,H,W,C), f a convolution or a pool.
+
+    %0 = input("x") : float32[2,3,6,6]
+    %1 = variable("w") : float32[4,3,3,3]
+    %2 = conv2d(%0, %1, layout="NCHW") : float32[2,4,4,4]
+    return y=%2
+    """
     op = node.op
     if not isinstance(op, (Conv2D, Conv2DTranspose, Conv2DKernelAdjoint, Pool)) or op.layout != NCHW:
         return None
@@ -36,12 +42,14 @@ def channels_first_op(node: Node) -> Node | None:
 
 @at(Fused)
 def region_in_the_way(node: Node) -> Node | None:
-    """fused(x) = its steps one by one, where it begins with a channels-first op or a transpose could pass through it.
+    """fused(x) = its steps one by one.
 
-    %0 = input("x") : float32[2,3,6,6]
-    %1 = variable("w") : float32[4,3,3,3]
-    %2 = fused(%0, %1, body=(step(op=conv2d(layout="NCHW"), inputs=(0, 1)), step(op=relu(), inputs=(2,)))) : float32[2,4,4,4]
-    return y=%2
+    When: the region begins with a channels-first op, or reads a transpose that could pass through it.
+
+        %0 = input("x") : float32[2,6,6,3]
+        %1 = transpose(%0, axes=(0, 3, 1, 2)) : float32[2,3,6,6]
+        %2 = fused(%1, body=(step(op=neg(), inputs=(0,)), step(op=relu(), inputs=(1,)))) : float32[2,3,6,6]
+        return y=%2
     """
     op = node.op
     assert isinstance(op, Fused)
@@ -51,7 +59,17 @@ def region_in_the_way(node: Node) -> Node | None:
 
 @at(BatchNorm)
 def batch_norm_channels_last(node: Node) -> Node | None:
-    """batch_norm over axis 1 of transpose(x) = transpose(batch_norm of x over the axis it came from)."""
+    """batch_norm(transpose(x)) over an axis = transpose(batch_norm(x)) over the axis that it came from.
+
+    %0 = input("x") : float32[2,6,6,3]
+    %1 = transpose(%0, axes=(0, 3, 1, 2)) : float32[2,3,6,6]
+    %2 = variable("gamma") : float32[3]
+    %3 = variable("beta") : float32[3]
+    %4 = variable("mean") : float32[3]
+    %5 = variable("variance") : float32[3]
+    %6 = batch_norm(%1, %2, %3, %4, %5, axis=1) : float32[2,3,6,6]
+    return y=%6
+    """
     match node.op, node.inputs:
         case BatchNorm(axis=axis), (Node(op=Transpose(axes=axes), inputs=(x,)), *rest):
             return Node(Transpose(axes), (Node(replace(node.op, axis=axes[axis % len(axes)]), (x, *rest)),))
@@ -60,7 +78,16 @@ def batch_norm_channels_last(node: Node) -> Node | None:
 
 @at(Moments)
 def moments_of_transpose(node: Node) -> Node | None:
-    """moments(transpose(x)) over axes = moments(x) over the axes they came from, where the rest keeps its order."""
+    """moments(transpose(x)) over axes = moments(x) over the axes that they came from.
+
+    When: the axes that are left stand in the same order in x.
+
+        %0 = input("x") : float32[2,6,6,3]
+        %1 = transpose(%0, axes=(0, 3, 1, 2)) : float32[2,3,6,6]
+        %2 = moments(%1, axes=(0, 2, 3)) : (float32[3], float32[3])
+        %3 = item(%2, index=0) : float32[3]
+        return mean=%3
+    """
     match node.op, node.inputs:
         case Moments(axes=axes), (Node(op=Transpose(axes=order), inputs=(x,)),):
             left = [order[i] for i in range(len(order)) if i not in axes]
@@ -71,7 +98,16 @@ def moments_of_transpose(node: Node) -> Node | None:
 
 @at(Elementwise, Cast)
 def elementwise_of_transposes(node: Node) -> Node | None:
-    """f(transpose(x), transpose(y)) = transpose(f(x, y)); narrow operands, a bias, are turned themselves."""
+    """f(transpose(x), transpose(y)) = transpose(f(x, y)), f elementwise; narrow operands, a bias, are turned too.
+
+    When: all transposes have one order, and operands that are none vary along at most one axis.
+
+        %0 = input("x") : float32[2,6,6,3]
+        %1 = transpose(%0, axes=(0, 3, 1, 2)) : float32[2,3,6,6]
+        %2 = variable("bias") : float32[3,1,1]
+        %3 = add(%1, %2) : float32[2,3,6,6]
+        return y=%3
+    """
     orders = {x.op.axes for x in node.inputs if isinstance(x.op, Transpose)}
     if len(orders) != 1:
         return None

@@ -16,12 +16,12 @@ from minigraph.ops.real import rsqrt
 from minigraph.passes import affine
 from minigraph.passes.affine import Affine
 from minigraph.passes.driver import Rewriting, Surroundings, at
-from minigraph.passes.fold import Result, absorb, into_kernel, start_of_walk, unfit
+from minigraph.passes.fold import Result, absorb, into_kernel, start_of_walk, unfit, unless_overflow
 from minigraph.passes.trace import Refusal
 
 
 def _map_of(node: Node, around: Surroundings) -> tuple[Node, Affine] | None:
-    """Return (x, map) of an elementwise affine whose parameter is smaller than its data, so that merging spares work."""
+    """Return (x, map) of an elementwise affine whose parameter is smaller than its data: there merging spares work."""
     return affine.of_elementwise(node, around) if node.rank > 1 else None
 
 
@@ -50,7 +50,9 @@ def affine_of_affine(node: Node, around: Surroundings) -> Result | None:
     if around.uses(middle) > 1:
         return Refusal(f"second use: {middle.label} is read {around.uses(middle)} times", (middle,))
     both = affine.after(first, second)
-    return Refusal("axes differ", (middle,)) if both is None else affine.apply(x, both)
+    if both is None:
+        return Refusal("axes differ", (middle,))
+    return unless_overflow(affine.apply(x, both), affine.rounded(both, x.dtype), around)
 
 
 @at(Mul, Div)
@@ -116,7 +118,7 @@ def _chain(node: Node, around: Surroundings) -> tuple[Node, Affine | None, list[
 
 @at(Add, Sub, Mul, Div, Neg, BatchNorm)
 def affine_of_batch_norm(node: Node, around: Surroundings) -> Result | None:
-    """batch_norm(x, γ, β)·c + d = batch_norm(x, γ·c, β·c + d): a batch norm that cannot be folded takes in what follows.
+    """batch_norm(x, γ, β)·c + d = batch_norm(x, γ·c, β·c + d): one that cannot be folded takes in what follows.
 
     Another batch norm behind it is such an affine too, c = γ′/√(variance′ + ε′), d = β′ − mean′·c.
 
@@ -149,7 +151,8 @@ def affine_of_batch_norm(node: Node, around: Surroundings) -> Result | None:
         return Refusal("axes differ", (norm,))
     if affine.is_fixed_batch_norm(node):
         around.note(node, "merged into the batch norm before it: one affine is left")
-    return norm.with_inputs((x, *_vectors(both, gamma.tensor_type), mean, variance))
+    merged = norm.with_inputs((x, *_vectors(both, gamma.tensor_type), mean, variance))
+    return unless_overflow(merged, list(merged.inputs[1:3]), around)
 
 
 def _outer_map(node: Node, around: Surroundings) -> tuple[Node, Affine] | None:
@@ -203,7 +206,8 @@ def batch_norm_of_affine(node: Node, around: Surroundings) -> Result | None:
     type_ = node.inputs[1].tensor_type
     none = Node(Constant.full(type_, 0.0))
     new_op = replace(op, axis=axis)
-    return Node(new_op, (x, *_vectors(Affine(axis, both.scale, moved), type_), none, node.inputs[4]))
+    vectors = _vectors(Affine(axis, both.scale, moved), type_)
+    return unless_overflow(node.with_inputs((x, *vectors, none, node.inputs[4]), new_op), list(vectors), around)
 
 
 MERGE_AFFINES = Rewriting(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from minigraph.errors import GraphError
-from minigraph.ir.graph import Graph, same_or_rebuilt
+from minigraph.ir.graph import Graph, execution_order, same_or_rebuilt
 from minigraph.ir.leaves import Constant, Input, Item, Variable
 from minigraph.ir.node import Node
 from minigraph.ir.types import TensorType, known
@@ -90,7 +90,8 @@ class _Lives:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.at = {node: i for i, node in enumerate(graph.nodes)}
+        self.order = execution_order(graph)
+        self.at = {node: i for i, node in enumerate(self.order)}
         self.root: dict[Node, Node] = {}
         for node in graph.nodes:
             self.root[node] = self.root[node.inputs[0]] if isinstance(node.op, _VIEWS) else node
@@ -166,17 +167,18 @@ def _offer(node: Node, lives: _Lives) -> _Choice | None:
 
 
 def _late_readers(node: Node, lives: _Lives) -> list[Node]:
-    """Return the readers of a value after the fullest step; none where a view of it is read there."""
-    views = [v for v in lives.graph.users[node] if isinstance(v.op, _VIEWS)]
-    if any(lives.at[u] > lives.peak for v in views for u in (v, *lives.graph.users[v])):
+    """Return the readers of a value after the fullest step; none where a view that was made before is read there."""
+    users, at, peak = lives.graph.users, lives.at, lives.peak
+    early = [v for v in users[node] if isinstance(v.op, _VIEWS) and at[v] <= peak]
+    if any(at[u] > peak for v in early for u in users[v]):
         return []
-    return [u for u in lives.graph.users[node] if lives.at[u] > lives.peak]
+    return [u for u in users[node] if at[u] > peak]
 
 
 def _before(place: int, lives: _Lives) -> Node | None:
     """Return the latest value that is made before a step: what waits for it is computed no sooner."""
     for i in range(place - 1, -1, -1):
-        node = lives.graph.nodes[i]
+        node = lives.order[i]
         if not isinstance(node.op, (*_LEAVES, *_VIEWS)):
             return node
     return None
@@ -234,4 +236,4 @@ def _recompute(graph: Graph, chosen: Sequence[_Choice], trace: Trace, name: str)
         new[node] = made
         return made
 
-    return graph.rebuild(make)
+    return graph.rebuild(make, execution_order(graph))

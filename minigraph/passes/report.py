@@ -1,19 +1,110 @@
-"""The trace as text."""
+"""The trace as text: totals, a line for each batch norm, a line for each pass, a line for each rule that matched."""
 
 from __future__ import annotations
-from minigraph.passes.trace import Trace
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from minigraph.ir.graph import Graph
+from minigraph.ir.node import Node
+from minigraph.ops.fused import Fused
+from minigraph.ops.norm import BatchNorm
+from minigraph.passes.totals import Totals, totals, totals_text
+from minigraph.passes.trace import Refusal, Trace
+
+
+@dataclass(frozen=True)
+class BatchNormOutcome:
+    """What became of one batch norm: folded into what, or kept and why."""
+
+    node: Node
+    folded: bool
+    text: str
+
+    def __str__(self) -> str:
+        name = self.node.origin.scope or self.node.label
+        return f"{name}: {'' if self.folded else 'kept: '}{self.text}"
 
 
 def report(trace: Trace) -> str:
-    """x"""
+    """Return the report of a trace; FLOPs and bytes are those of one example where the batch is open."""
     if not trace.steps:
         return "no passes ran"
+    parts = [_totals(trace), _batch_norms(trace), _passes(trace), _rules(trace)]
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def count_batch_norms(graph: Graph) -> int:
+    """Return how many batch norms a graph computes, those inside fused regions included."""
+    inside = sum(isinstance(s.op, BatchNorm) for n in graph.nodes if isinstance(n.op, Fused) for s in n.op.body)
+    return inside + sum(isinstance(n.op, BatchNorm) for n in graph.nodes)
+
+
+def trace_totals(trace: Trace) -> tuple[Totals, Totals]:
+    """Return what the graph costs before all passes and after them, at one batch size that both can have."""
+    before, after = trace.before, trace.after
+    found = [_totals_of(graph, trace) for graph in (before, after)]
+    return found[0], found[1]
+
+
+def _totals_of(graph: Graph, trace: Trace) -> Totals:
+    """Return totals for one example; for two where batch norm's statistics need them."""
+    one = totals(graph, trace.measure_peak, dict.fromkeys(graph.symbols, 1))
+    return one if one.flops is not None else totals(graph, trace.measure_peak, dict.fromkeys(graph.symbols, 2))
+
+
+def _totals(trace: Trace) -> list[str]:
+    before, after = trace_totals(trace)
+    counts = [count_batch_norms(graph) for graph in (trace.before, trace.after)]
+    return [
+        f"before: {totals_text(before)} · {counts[0]} batch norms",
+        f"after:  {totals_text(after, before)} · {counts[1]} batch norms",
+    ]
+
+
+def batch_norms(trace: Trace) -> Iterator[BatchNormOutcome]:
+    """Yield, for each batch norm that there was before the first fold, what became of it."""
+    notes = {note.about.id: note.text for rewrite in trace.rewrites for note in rewrite.notes}
+    folding = [s for s in trace.steps if s.name in ("merge_affines", "fold_batch_norm")]
+    for node in folding[0].before.nodes if folding else ():
+        if not isinstance(node.op, BatchNorm):
+            continue
+        if node.id in notes:
+            yield BatchNormOutcome(node, True, notes[node.id])
+        else:
+            yield BatchNormOutcome(node, False, _why(node, trace))
+
+
+def _why(node: Node, trace: Trace) -> str:
+    """Return why a batch norm was kept: its own refusal first, then that of what reads it."""
+    own = [r for (rule, id), r in trace.refusals.items() if id == node.id and rule == "batch_norm_of_linear"]
+    behind = [
+        refusal
+        for (rule, _), refusal in trace.refusals.items()
+        if rule.startswith("linear_of") and any(n.id == node.id for n in refusal.nodes)
+    ]
+    reasons = [_reason(refusal) for refusal in (*own, *behind)]
+    return "; ".join(dict.fromkeys(reasons)) or "no rule matched it"
+
+
+def _reason(refusal: Refusal) -> str:
+    places = [n.origin.where.rpartition("/")[2] for n in refusal.nodes if n.origin.where]
+    return f"{refusal.reason} ({places[0]})" if places else refusal.reason
+
+
+def _batch_norms(trace: Trace) -> list[str]:
+    return [str(outcome) for outcome in batch_norms(trace)]
+
+
+def _passes(trace: Trace) -> list[str]:
     lines = [f"{'pass':<22}{'nodes':>14}{'rewrites':>10}{'ms':>9}"]
     for step in trace.steps:
         nodes = f"{len(step.before.nodes)} → {len(step.after.nodes)}"
         lines.append(f"{step.name:<22}{nodes:>14}{len(step.rewrites):>10}{step.seconds * 1e3:>9.1f}")
+    return lines
+
+
+def _rules(trace: Trace) -> list[str]:
     used = {name: s for name, s in sorted(trace.rules.items()) if s.hits}
-    if used:
-        lines += ["", f"{'rule':<36}{'tries':>8}{'hits':>8}{'ms':>9}"]
-        lines += [f"{name:<36}{s.tries:>8}{s.hits:>8}{s.seconds * 1e3:>9.1f}" for name, s in used.items()]
-    return "\n".join(lines)
+    lines = [f"{name:<36}{s.tries:>8}{s.hits:>8}{s.seconds * 1e3:>9.1f}" for name, s in used.items()]
+    return [f"{'rule':<36}{'tries':>8}{'hits':>8}{'ms':>9}", *lines] if lines else []

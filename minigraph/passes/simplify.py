@@ -27,7 +27,15 @@ def _in_place_of(node: Node, kept: Node) -> Node | None:
 
 @at(Add, Sub)
 def add_zero(node: Node) -> Node | None:
-    """x + 0 = x, x − 0 = x (but for the sign of −0)."""
+    """x + 0 = x, x − 0 = x (but for the sign of −0).
+
+    When: x has the type of the result; a wider 0 would broadcast it.
+
+        %0 = input("x") : float32[2,3]
+        %1 = constant(0.0) : float32[]
+        %2 = add(%0, %1) : float32[2,3]
+        return y=%2
+    """
     match node.op, node.inputs:
         case Add() | Sub(), (x, zero) if _is(zero, 0):
             return _in_place_of(node, x)
@@ -38,7 +46,15 @@ def add_zero(node: Node) -> Node | None:
 
 @at(Sub)
 def zero_minus(node: Node) -> Node | None:
-    """0 − x = −x (but for the sign of 0)."""
+    """0 − x = −x (but for the sign of 0).
+
+    When: x has the type of the result; a wider 0 would broadcast it.
+
+        %0 = input("x") : float32[2,3]
+        %1 = constant(0.0) : float32[]
+        %2 = sub(%1, %0) : float32[2,3]
+        return y=%2
+    """
     match node.op, node.inputs:
         case Sub(), (zero, x) if _is(zero, 0) and x.type == node.type:
             return -x
@@ -47,7 +63,15 @@ def zero_minus(node: Node) -> Node | None:
 
 @at(Mul, Div)
 def multiply_by_one(node: Node) -> Node | None:
-    """x · 1 = x, x / 1 = x."""
+    """x · 1 = x, x / 1 = x.
+
+    When: x has the type of the result; a wider 1 would broadcast it.
+
+        %0 = input("x") : float32[2,3]
+        %1 = constant(1.0) : float32[]
+        %2 = mul(%0, %1) : float32[2,3]
+        return y=%2
+    """
     match node.op, node.inputs:
         case Mul() | Div(), (x, one) if _is(one, 1):
             return _in_place_of(node, x)
@@ -58,7 +82,15 @@ def multiply_by_one(node: Node) -> Node | None:
 
 @at(Div)
 def divide_by_constant(node: Node) -> Node | None:
-    """x / c = x · (1/c) where c is a power of two, so that nothing is rounded."""
+    """x / c = x · (1/c) where c is a power of two, so that nothing is rounded.
+
+    When: c is one number everywhere, from 2⁻¹⁴ to 2¹², whose reciprocal float16 has room for too.
+
+        %0 = input("x") : float32[2,3]
+        %1 = constant(4.0) : float32[]
+        %2 = div(%0, %1) : float32[2,3]
+        return y=%2
+    """
     match node.op, node.inputs:
         case Div(), (x, c) if isinstance(c.op, Constant) and c.op.splat and is_float(c.dtype):
             mantissa, exponent = math.frexp(c.op.splat)
@@ -69,7 +101,15 @@ def divide_by_constant(node: Node) -> Node | None:
 
 @at(Pow)
 def power_of_small_integer(node: Node) -> Node | None:
-    """x¹ = x, x² = x·x."""
+    """x¹ = x, x² = x·x.
+
+    When: x has the type of the result; a wider exponent would broadcast it.
+
+        %0 = input("x") : float32[2,3]
+        %1 = constant(2.0) : float32[]
+        %2 = pow(%0, %1) : float32[2,3]
+        return y=%2
+    """
     match node.op, node.inputs:
         case Pow(), (x, one) if _is(one, 1):
             return _in_place_of(node, x)
@@ -80,7 +120,13 @@ def power_of_small_integer(node: Node) -> Node | None:
 
 @at(Neg)
 def double_negation(node: Node) -> Node | None:
-    """−(−x) = x."""
+    """−(−x) = x.
+
+    %0 = input("x") : float32[2,3]
+    %1 = neg(%0) : float32[2,3]
+    %2 = neg(%1) : float32[2,3]
+    return y=%2
+    """
     match node.op, node.inputs:
         case Neg(), (Node(op=Neg(), inputs=(x,)),):
             return x
@@ -89,7 +135,14 @@ def double_negation(node: Node) -> Node | None:
 
 @at(Add, Sub)
 def add_of_negation(node: Node) -> Node | None:
-    """x + (−y) = x − y, x − (−y) = x + y, (−x) + y = y − x."""
+    """x + (−y) = x − y, x − (−y) = x + y, (−x) + y = y − x.
+
+    %0 = input("x") : float32[2,3]
+    %1 = input("y") : float32[2,3]
+    %2 = neg(%1) : float32[2,3]
+    %3 = add(%0, %2) : float32[2,3]
+    return z=%3
+    """
     match node.op, node.inputs:
         case Add(), (x, Node(op=Neg(), inputs=(y,))):
             return x - y
@@ -102,7 +155,16 @@ def add_of_negation(node: Node) -> Node | None:
 
 @at(Where)
 def where_constant(node: Node) -> Node | None:
-    """where(true, x, y) = x, where(false, x, y) = y."""
+    """where(true, x, y) = x, where(false, x, y) = y.
+
+    When: the condition is one constant everywhere, and what it chooses has the type of the result.
+
+        %0 = input("x") : float32[2,3]
+        %1 = input("y") : float32[2,3]
+        %2 = constant(true) : bool[]
+        %3 = where(%2, %0, %1) : float32[2,3]
+        return z=%3
+    """
     match node.op, node.inputs:
         case Where(), (condition, x, y) if isinstance(condition.op, Constant) and condition.op.splat is not None:
             return _in_place_of(node, x if condition.op.splat else y)
@@ -111,7 +173,13 @@ def where_constant(node: Node) -> Node | None:
 
 @at(Reshape)
 def reshape_of_reshape(node: Node) -> Node | None:
-    """reshape(reshape(x, s), t) = reshape(x, t); reshape(x, shape of x) = x."""
+    """reshape(reshape(x, s), t) = reshape(x, t); reshape(x, shape of x) = x.
+
+    %0 = input("x") : float32[2,3]
+    %1 = reshape(%0, shape=(6,)) : float32[6]
+    %2 = reshape(%1, shape=(3, 2)) : float32[3,2]
+    return y=%2
+    """
     match node.op, node.inputs:
         case Reshape(), (x,) if x.shape == node.shape:
             return x
@@ -122,7 +190,13 @@ def reshape_of_reshape(node: Node) -> Node | None:
 
 @at(Transpose)
 def transpose_of_transpose(node: Node) -> Node | None:
-    """transpose(transpose(x, p), q) = transpose(x, p∘q); the identity order is dropped."""
+    """transpose(transpose(x, p), q) = transpose(x, p∘q); the identity order is dropped.
+
+    %0 = input("x") : float32[2,3,4]
+    %1 = transpose(%0, axes=(1, 2, 0)) : float32[3,4,2]
+    %2 = transpose(%1, axes=(1, 0, 2)) : float32[4,3,2]
+    return y=%2
+    """
     match node.op, node.inputs:
         case Transpose(axes=axes), (x,) if axes == tuple(range(len(axes))):
             return x
@@ -133,7 +207,12 @@ def transpose_of_transpose(node: Node) -> Node | None:
 
 @at(Transpose)
 def transpose_is_reshape(node: Node) -> Node | None:
-    """transpose(x) = reshape(x) where only axes of size 1 change their place."""
+    """transpose(x) = reshape(x) where only axes of size 1 change their place.
+
+    %0 = input("x") : float32[2,1,3]
+    %1 = transpose(%0, axes=(1, 0, 2)) : float32[1,2,3]
+    return y=%1
+    """
     match node.op, node.inputs:
         case Transpose(axes=axes), (x,):
             moved = [a for a in axes if x.shape[a] != 1]
@@ -144,7 +223,15 @@ def transpose_is_reshape(node: Node) -> Node | None:
 
 @at(Pad, Cast, BroadcastTo, Concat, Slice, Sum, Item)
 def nothing_moved(node: Node) -> Node | None:
-    """pad by 0, cast to the same dtype, broadcast to the same shape, concat of one, the whole slice: x itself."""
+    """f(x) = x where f does nothing.
+
+    When: f pads by 0, casts to the same dtype, broadcasts to the same shape, joins or splits into one piece, slices the
+    whole, or sums along axes of size 1 and keeps them.
+
+        %0 = input("x") : float32[2,3]
+        %1 = pad(%0, padding=((0, 0), (0, 0))) : float32[2,3]
+        return y=%1
+    """
     match node.op, node.inputs:
         case Pad() | Cast() | BroadcastTo() | Concat(), (x,) if x.type == node.type:
             return x
@@ -159,7 +246,16 @@ def nothing_moved(node: Node) -> Node | None:
 
 @at(Binary, Where)
 def broadcast_before_elementwise(node: Node) -> Node | None:
-    """f(broadcast(x), y) = f(x, y) where y alone has the full shape: elementwise ops broadcast by themselves."""
+    """f(broadcast(x), y) = f(x, y), f elementwise: such an op broadcasts by itself.
+
+    When: the other operands give the result its shape.
+
+        %0 = input("x") : float32[3]
+        %1 = broadcast_to(%0, shape=(2, 3)) : float32[2,3]
+        %2 = input("y") : float32[2,3]
+        %3 = add(%1, %2) : float32[2,3]
+        return z=%3
+    """
     for i, operand in enumerate(node.inputs):
         if isinstance(operand.op, BroadcastTo):
             narrow = operand.inputs[0]
@@ -171,7 +267,15 @@ def broadcast_before_elementwise(node: Node) -> Node | None:
 
 @at(Elementwise, Cast)
 def elementwise_of_broadcast(node: Node) -> Node | None:
-    """f(broadcast(x)) = broadcast(f(x)), for one operand or with constants beside: less to compute."""
+    """f(broadcast(x)) = broadcast(f(x)), f elementwise: less to compute.
+
+    When: one operand is a broadcast, and all others are scalars.
+
+        %0 = input("x") : float32[3]
+        %1 = broadcast_to(%0, shape=(2, 3)) : float32[2,3]
+        %2 = exp(%1) : float32[2,3]
+        return y=%2
+    """
     wide = [x for x in node.inputs if isinstance(x.op, BroadcastTo)]
     if len(wide) != 1 or any(x.shape != () for x in node.inputs if x is not wide[0]):
         return None
@@ -181,7 +285,13 @@ def elementwise_of_broadcast(node: Node) -> Node | None:
 
 @at(BroadcastTo)
 def broadcast_of_broadcast(node: Node) -> Node | None:
-    """broadcast(broadcast(x)) = broadcast(x)."""
+    """broadcast(broadcast(x)) = broadcast(x).
+
+    %0 = input("x") : float32[3]
+    %1 = broadcast_to(%0, shape=(2, 3)) : float32[2,3]
+    %2 = broadcast_to(%1, shape=(4, 2, 3)) : float32[4,2,3]
+    return y=%2
+    """
     match node.op, node.inputs:
         case BroadcastTo(), (Node(op=BroadcastTo(), inputs=(x,)),):
             return Node(node.op, (x,))
@@ -190,7 +300,14 @@ def broadcast_of_broadcast(node: Node) -> Node | None:
 
 @at(CountOf)
 def size_of_known_shape(node: Node) -> Node | None:
-    """size(x) is a constant once the shape is bound."""
+    """size(x) = a constant.
+
+    When: the sizes that are multiplied are numbers, which they are once the graph is bound.
+
+        %0 = input("x") : float32[2,3]
+        %1 = size(%0, axes=(0, 1), dtype="int64") : int64[]
+        return count=%1
+    """
     match node.op, node.inputs:
         case CountOf(axes=axes, dtype=dtype), (x,):
             count = product(x.shape[a] for a in axes)

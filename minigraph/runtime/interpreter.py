@@ -65,15 +65,21 @@ def _new(backend: Backend, type: TensorType) -> Any:
     return backend.view(backend.allocate(known(type.nbytes)), 0, _sizes(type), type.dtype)
 
 
+def with_kernels(expression: Node) -> Node:
+    """Return an expression in the layout that there are kernels for; itself where it has no other."""
+    graph = Graph({"value": expression})
+    if any(getattr(node.op, "layout", NHWC) != NHWC for node in graph.nodes):
+        graph = CHANNELS_LAST(graph, Trace())
+    return graph.outputs["value"]
+
+
 def constant_evaluator(backend: str | Backend = "numpy") -> Any:
     """Return the evaluator that constant folding is given: an expression of constants → its constant."""
     chosen = get(backend)
 
     def evaluate(expression: Node) -> Constant:
-        graph = Graph({"value": expression})
-        if any(getattr(node.op, "layout", NHWC) != NHWC for node in graph.nodes):  # no kernel computes this layout
-            graph = CHANNELS_LAST(graph, Trace())
-        value = Interpreter(chosen).run(graph, {})[graph.outputs["value"]]
+        legal = with_kernels(expression)
+        value = Interpreter(chosen).run(Graph({"value": legal}), {})[legal]
         return Constant(expression.tensor_type, value.tobytes())
 
     return evaluate

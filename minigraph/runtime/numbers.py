@@ -11,13 +11,14 @@ from minigraph.backends.base import Backend, get
 from minigraph.ir.graph import topological
 from minigraph.ir.leaves import Variable
 from minigraph.ir.node import Node
-from minigraph.runtime.interpreter import evaluate_node
+from minigraph.ir.types import Dim
+from minigraph.runtime.interpreter import evaluate_node, with_kernels
 
 
 class StateNumbers:
     """The numbers that a state gives to expressions of variables and constants; each node is computed once.
 
-    Without values for a variable, what depends on it is not known.
+    Without values for a variable, what depends on it is not known; nor is what depends on a size that is open.
 
     >>> from minigraph.ir import variable
     >>> StateNumbers({"w": np.float32([1, -3])}).largest(-variable((2,), name="w"))
@@ -30,14 +31,17 @@ class StateNumbers:
         self._known: dict[Node, Any] = {}
 
     def value(self, node: Node) -> Any:
-        """Return the array of a parameter expression, or None where a variable of it has no value."""
+        """Return the array of a parameter expression, or None where a variable has no value or a size is open."""
+        root = with_kernels(node)
         with self.backend.running():
-            for each in topological([node]):
+            for each in topological([root]):
                 if each not in self._known:
                     self._known[each] = self._compute(each)
-        return self._known[node]
+        return self._known[root]
 
     def _compute(self, node: Node) -> Any:
+        if any(isinstance(size, Dim) for size in getattr(node.type, "shape", ())):
+            return None
         if isinstance(node.op, Variable):
             value = self.values.get(node.op.label)
             return None if value is None else np.asarray(value, node.dtype)

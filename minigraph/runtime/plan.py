@@ -14,7 +14,7 @@ import numpy as np
 
 from minigraph.backends.base import Needs
 from minigraph.errors import GraphError
-from minigraph.ir.graph import Graph
+from minigraph.ir.graph import Graph, execution_order
 from minigraph.ir.leaves import Constant, Input, Item, Variable
 from minigraph.ir.node import Node
 from minigraph.ir.types import TensorType, known
@@ -121,10 +121,19 @@ def _nbytes(node: Node, index: int) -> int:
 def make_plan(graph: Graph, needs: Callable[[Node], Needs]) -> Plan:
     """Return the memory plan of a bound graph; `needs` says what each kernel asks for.
 
-    Inputs lie in the arena too, and may be overwritten after their last use; variables and constants do not.
+    Inputs lie in the arena too, and may be overwritten after their last use; variables and constants do not. Of two
+    orders, the graph's own and the one that uses up adjoints early, the one that needs less memory is taken.
     """
-    asked = {node: needs(node) for node in graph.nodes if not isinstance(node.op, (Input, Variable, Constant))}
-    roots = _alias_roots(graph, asked)
+    plan = _planned(graph, graph.nodes, needs)
+    if len(graph.updates) < 2:
+        return plan
+    other = _planned(graph, execution_order(graph), needs)
+    return other if other.peak < plan.peak else plan
+
+
+def _planned(graph: Graph, order: Sequence[Node], needs: Callable[[Node], Needs]) -> Plan:
+    asked = {node: needs(node) for node in order if not isinstance(node.op, (Input, Variable, Constant))}
+    roots = _alias_roots(order, asked)
     calls = [node for node in asked if asked[node].alias is None]
     last_use = _last_uses(graph, calls, roots)
     plan = Plan(graph, [], {}, roots)
@@ -142,10 +151,10 @@ def _new_slot(plan: Plan, what: str, nbytes: int, start: int, end: int) -> Slot:
     return slot
 
 
-def _alias_roots(graph: Graph, asked: Mapping[Node, Needs]) -> dict[Node, Value]:
+def _alias_roots(order: Sequence[Node], asked: Mapping[Node, Needs]) -> dict[Node, Value]:
     """Return for each node the value whose memory it is: itself, or what it is a view of."""
     roots: dict[Node, Value] = {}
-    for node in graph.nodes:
+    for node in order:
         alias = asked[node].alias if node in asked else None
         if alias is None:
             roots[node] = (node, 0)

@@ -31,13 +31,31 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class _Cut:
-    """How a region is cut into blocks of rows: over its first axis, or over all its pixels, the last axis whole."""
+    """How a region is cut into blocks of rows: over its first axis, or over all its pixels, the last axis whole.
+
+    Workers share whole `ranges` of rows. How many there are depends on the machine alone, so that the planner, who does
+    not know a backend's number of threads, counts the same blocks.
+    """
 
     shape: Shape
     over_pixels: bool
     rows: int
     block: int
-    pieces: int
+    ranges: tuple[tuple[int, int], ...]
+
+    def blocks(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Return a range of rows as blocks."""
+        return [(first, min(first + self.block, end)) for first in range(start, end, self.block)]
+
+    @property
+    def lengths(self) -> set[int]:
+        """The rows that blocks have: the last one of a range may be shorter."""
+        ends = {
+            length
+            for start, end in self.ranges
+            for length in (min(end - start, self.block), (end - start) % self.block)
+        }
+        return ends - {0}
 
     def view(self, array: Array) -> Array:
         """Return an operand, or the result, as it is cut."""
@@ -53,7 +71,7 @@ class _Cut:
         return viewed[first:last] if viewed.ndim == rank > 0 and len(viewed) == self.rows != 1 else viewed
 
 
-def _cut(operands: Sequence[Shape], steps: Sequence[Node], workers: int) -> _Cut:
+def _cut(operands: Sequence[Shape], steps: Sequence[Node]) -> _Cut:
     shape = shape_of(steps[-1].type)
     last = shape[-1] if shape else 1
 
@@ -65,23 +83,25 @@ def _cut(operands: Sequence[Shape], steps: Sequence[Node], workers: int) -> _Cut
     rows = math.prod(shape[:-1]) if over_pixels else (shape[0] if shape else 1)
     widest = max(DTYPES[step.dtype] for step in steps)
     row_bytes = max(1, math.prod(shape) // max(rows, 1) * widest)
-    pieces = workers if math.prod(shape) * widest >= PARALLEL_BYTES else 1
-    block = max(1, min(-(-rows // pieces), BLOCK_BYTES // row_bytes))
-    return _Cut(shape, over_pixels, rows, block, pieces)
+    ranges = threads.ranges(rows, threads.available() if math.prod(shape) * widest >= PARALLEL_BYTES else 1)
+    block = max(1, min(max(end - start for start, end in ranges), BLOCK_BYTES // row_bytes))
+    return _Cut(shape, over_pixels, rows, block, tuple(ranges))
 
 
 class _Region:
     """A region over operands of known types: its steps, its cut, and the memory they ask for."""
 
-    def __init__(self, op: Fused, types: Sequence[TensorType], workers: int) -> None:
+    def __init__(self, node: Node) -> None:
+        assert isinstance(node.op, Fused)
+        op, types = node.op, [i.tensor_type for i in node.inputs]
         self.op = op
-        self.steps = steps_of(Node(op, [Node(Input(f"x{i}", t)) for i, t in enumerate(types)]))
+        self.steps = steps_of(node, node.origin)
         self.operands = len(types)
         self.anchored = isinstance(self.steps[0].op, ANCHORS)
         # What the blocked steps read: operands, and the anchor's result behind them.
         self.read = {j for step in op.body[self.anchored :] for j in step.inputs if j < self.operands + self.anchored}
         operands = [shape_of(types[j]) for j in sorted(self.read) if j < self.operands]
-        self.cut = _cut(operands, self.steps, workers)
+        self.cut = _cut(operands, self.steps)
         self.slots, self.slot_count = self._assign()
         block_elements = math.prod(self.cut.shape) // max(self.cut.rows, 1) * self.cut.block
         self.slot_bytes = align(block_elements * max(DTYPES[step.dtype] for step in self.steps))
@@ -128,21 +148,20 @@ class _Region:
 
     @property
     def worker_bytes(self) -> int:
-        """The workspace of one worker: block buffers, and what the hungriest step asks for a block."""
-        return self.slot_count * self.slot_bytes + max((self._block_workspace(i) for i in self.blocked), default=0)
+        """The workspace of one range: block buffers, and what the hungriest step asks for a block of any length."""
+        asked = (self._block_workspace(step, rows) for step in self.steps[self.anchored :] for rows in self.cut.lengths)
+        return self.slot_count * self.slot_bytes + max(asked, default=0)
 
-    def _block_workspace(self, index: int) -> int:
-        """Return a step's workspace for a block: at most what it asks for everything, which is little to ask."""
-        step = self.steps[index]
+    def _block_workspace(self, step: Node, rows: int) -> int:
         entry = KERNELS[type(step.op)]
         if entry.workspace is None:
             return 0
-        inputs = [Node(Input(f"x{i}", self._block_type(operand))) for i, operand in enumerate(step.inputs)]
+        inputs = [Node(Input(f"x{i}", self._block_type(operand, rows))) for i, operand in enumerate(step.inputs)]
         return align(entry.workspace(Node(_on_views(step.op), inputs)))
 
-    def _block_type(self, node: Node) -> TensorType:
-        """Return the type of an operand of a step as a block sees it."""
-        view = self.cut.rows_of(self.cut.view(np.broadcast_to(np.int8(0), shape_of(node.type))), 0, self.cut.block)
+    def _block_type(self, node: Node, rows: int) -> TensorType:
+        """Return the type of an operand of a step as a block of so many rows sees it."""
+        view = self.cut.rows_of(self.cut.view(np.broadcast_to(np.int8(0), shape_of(node.type))), 0, rows)
         return TensorType(view.shape, node.dtype)
 
 
@@ -161,19 +180,14 @@ def _on_views(op: Op) -> Op:
     return replace(op, axis=-1) if isinstance(op, BatchNorm) else op
 
 
-def _of_node(node: Node) -> _Region:
-    assert isinstance(node.op, Fused)
-    return _Region(node.op, [i.tensor_type for i in node.inputs], threads.available())
-
-
 def _fused_workspace(node: Node) -> int:
-    region = _of_node(node)
-    return region.anchor_bytes + region.cut.pieces * align(region.worker_bytes)
+    region = _Region(node)
+    return region.anchor_bytes + len(region.cut.ranges) * align(region.worker_bytes)
 
 
 def _fused_inplace(node: Node) -> tuple[int, ...]:
     """Operands that the result may take over: each block is read before the last step writes it."""
-    region = _of_node(node)
+    region = _Region(node)
     if region.anchored:
         return ()
     last, allowed = region.op.body[-1], _overwritable(region.steps[-1])
@@ -183,26 +197,27 @@ def _fused_inplace(node: Node) -> tuple[int, ...]:
 
 def _fused(call: Call) -> Kernel:
     types = [TensorType(a.shape, str(a.dtype)) for a in call.inputs]
-    region = _Region(call.op, types, call.threads)
+    region = _Region(Node(call.op, [Node(Input(f"x{i}", t)) for i, t in enumerate(types)]))
     values: list[Array] = list(call.inputs)
     anchor, used = _anchor(call, region)
     if anchor is not None:
         values.append(anchor[1])
     share = align(region.worker_bytes)
-    split = threads.ranges(region.cut.rows, region.cut.pieces)
     calls = [
-        _blocks(region, values, call.output, call.workspace[used + w * share : used + (w + 1) * share], *rows)
-        for w, rows in enumerate(split)
+        _blocks(region, values, call.output, call.workspace[used + r * share : used + (r + 1) * share], *rows)
+        for r, rows in enumerate(region.cut.ranges)
     ]
+    parts = threads.ranges(len(calls), call.threads)
 
     def run_part(worker: int) -> None:
-        for kernel in calls[worker]:
-            kernel()
+        for kernels in calls[slice(*parts[worker])]:
+            for kernel in kernels:
+                kernel()
 
     def run() -> None:
         if anchor is not None:
             anchor[0]()
-        threads.each(len(calls), run_part)
+        threads.each(len(parts), run_part)
 
     return run
 
@@ -232,8 +247,7 @@ def _blocks(
     result = cut.view(output)
     kernels: list[Kernel] = []
     rest = memory[region.slot_count * region.slot_bytes :]
-    for first in range(start, end, cut.block):
-        last = min(first + cut.block, end)
+    for first, last in cut.blocks(start, end):
         parts = [cut.rows_of(v, first, last) if j in region.read else v for j, v in enumerate(views)]
         target = cut.rows_of(result, first, last)
         for i in region.blocked:

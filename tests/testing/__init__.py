@@ -1,0 +1,1 @@
+"""Tests of what `minigraph.testing` offers to those who write ops and passes."""
