@@ -122,12 +122,12 @@ def did_you_mean(word: str, candidates: list[str]) -> str | None:
     """Return "did you mean …?" for the closest candidate, or None.
 
     >>> did_you_mean("stride", ["strides", "padding"])
-    'did you mean strides=?'
+    'did you mean strides?'
     """
     import difflib
 
     close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}=?" if close else None
+    return f"did you mean {close[0]}?" if close else None
 
 
 _P = ParamSpec("_P")
@@ -146,7 +146,7 @@ def explain_arguments(function: Callable[_P, _R]) -> Callable[_P, _R]:
       expected: x, strides
       got:      stride
       at:       <doctest ...>:1
-      hint:     did you mean strides=?
+      hint:     did you mean strides?
     """
     signature = inspect.signature(function)
 

@@ -16,7 +16,7 @@ import pytest
 import minigraph as mg
 from minigraph.cli import main
 
-FILES = {"model.safetensors", "history.csv", "history.png", "training.svg", "inference.svg", "report.json"}
+FILES = {"model.safetensors", "history.csv", "history.png", "training.svg", "inference.svg", "optimized.svg", "report.json"}
 
 
 def train(folder: pathlib.Path, *more: str) -> int:
@@ -31,6 +31,11 @@ def test_training_leaves_model_history_pictures_and_report(tmp_path, capsys):
     (_, _), (x, y) = mg.datasets.digits(seed=0)
     assert mg.load_model(tmp_path / "run" / "model.safetensors").evaluate(x, y)["accuracy"] == report["accuracy"]
     assert report["training_peak_bytes"] > report["inference_peak_bytes"] > 0
+    folding = report["optimized"]
+    assert folding["batch_norms"] == [5, 0] and len(folding["batch_norm_outcomes"]) == 5
+    assert folding["accuracy"][0] == folding["accuracy"][1] == pytest.approx(report["accuracy"])
+    assert folding["nodes"][1] < folding["nodes"][0] and folding["bytes"][1] < folding["bytes"][0]
+    assert folding["flops"][1] < folding["flops"][0] and folding["speed_ratio"] > 0
     assert report["inference_flops"] > 0 and report["seconds"] > 0 and report["inference_nodes"] > 0
     with open(tmp_path / "run" / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -109,3 +114,93 @@ def test_info_says_what_there_is(capsys):
     assert main(["info"]) == 0
     said = capsys.readouterr().out
     assert mg.__version__ in said and "numpy backend" in said and "extra onnx" in said
+
+
+# --- passes, explain, selftest ----------------------------------------------------------------------------------------
+
+NET = """graph {
+  %0 = input("x") : float32[2,6,6,3]
+  %1 = variable("w") : float32[3,3,3,4]
+  %2 = variable("v", init=0.5) : float32[4]
+  %3 = conv2d(%0, %1) : float32[2,4,4,4]
+  %4 = batch_norm(%3, %2, %2, %2, %2) : float32[2,4,4,4]
+  %5 = relu(%4) : float32[2,4,4,4]
+  return y=%5
+}
+"""
+
+
+@pytest.fixture
+def net(tmp_path):
+    path = tmp_path / "net.txt"
+    path.write_text(NET)
+    return path
+
+
+def test_passes_on_a_text_report_draw_prove_and_write(net, capsys):
+    out, picture = net.with_suffix(".out"), net.with_suffix(".svg")
+    assert main(["passes", str(net), "--out", str(out), "--render", str(picture), "--verify", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "folded into conv2d" in said and "all within their bounds" in said and str(picture) in said
+    assert "fused(" in out.read_text() and mg.verify(mg.parse(out.read_text()))
+    assert picture.read_text().startswith("<svg")
+
+
+def test_passes_on_a_model_freeze_its_numbers_unless_asked_not_to(tmp_path, capsys):
+    model = mg.models.digits_network(0)
+    model.save(tmp_path / "net.safetensors")
+    frozen, symbolic = tmp_path / "frozen.txt", tmp_path / "symbolic.txt"
+    assert main(["passes", str(tmp_path / "net.safetensors"), "--out", str(frozen)]) == 0
+    assert main(["passes", str(tmp_path / "net.safetensors"), "--out", str(symbolic), "--symbolic"]) == 0
+    assert "5 batch norms" in capsys.readouterr().out
+    assert not mg.parse(frozen.read_text()).variables and mg.parse(symbolic.read_text()).variables
+
+
+def test_passes_selected_by_pipeline_pass_rule_and_scope(net, capsys):
+    assert main(["passes", str(net), "--pipeline", "fold_batch_norm,cse", "--exclude", "fold_batch_norm"]) == 0
+    said = capsys.readouterr().out
+    assert "kept: excluded from this run" in said and "fuse" not in said
+    assert main(["passes", str(net), "--pipeline", "fold_batchnorm"]) == 2
+    assert "did you mean fold_batch_norm?" in capsys.readouterr().err
+
+
+def test_the_list_of_passes_shows_equations_and_examples(capsys):
+    assert main(["passes", "--list"]) == 0
+    said = capsys.readouterr().out
+    assert "batch_norm_of_linear" in said and "x + 0 = x" in said and "before:" in said and "When:" in said
+
+
+def test_passes_without_a_graph_say_what_they_want(capsys):
+    assert main(["passes"]) == 2
+    assert "expected: FILE, --list or --reproduce FILE" in capsys.readouterr().err
+
+
+def test_a_failed_pass_can_be_reproduced(net, tmp_path, capsys):
+    content = {"graph": NET, "pipeline": "fold_batch_norm", "seed": 0, "error": "it failed once"}
+    path = tmp_path / "reproducer.json"
+    path.write_text(json.dumps(content))
+    assert main(["passes", "--reproduce", str(path)]) == 0
+    assert "folded into conv2d" in capsys.readouterr().out
+    path.write_text("{}")
+    assert main(["passes", "--reproduce", str(path)]) == 2
+    assert "not a reproducer" in capsys.readouterr().err
+
+
+def test_the_fold_is_explained_with_the_models_own_numbers(tmp_path, capsys):
+    model = mg.models.digits_network(0)
+    model.state["block2/batch_normalization_1/gamma"][3] = 2.0
+    model.state["block2/batch_normalization_1/moving_variance"][3] = 0.25
+    model.save(tmp_path / "net.safetensors")
+    arguments = ["explain", "fold_batch_norm", str(tmp_path / "net.safetensors"), "--layer", "batch_normalization_1"]
+    assert main([*arguments, "--channel", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "γ = 2" in said and "variance = 0.25" in said and f"= {2 / 0.251**0.5:.9g}" in said
+    assert main([*arguments, "--channel", "99"]) == 2
+    assert "expected: 0 … 31" in capsys.readouterr().err
+    assert main(["explain", "fold_batch_norm", "--layer", "nothing"]) == 2
+    assert "block1/batch_normalization" in capsys.readouterr().err
+
+
+def test_the_selftest_counts_graphs_and_mismatches(capsys):
+    assert main(["selftest", "fuzz", "--graphs", "3", "--seed", "5"]) == 0
+    assert "mismatches" in capsys.readouterr().out

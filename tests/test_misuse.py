@@ -128,8 +128,8 @@ def test_wrong_rank_in_the_definition():
 
 def test_unknown_argument():
     parts = ("Conv2D: got an unexpected keyword argument 'stride'", "got:      stride", "expected: filters, kernel")
-    misuse(ArgumentError, lambda: layers.Conv2D(8, 3, stride=2), *parts, hint="did you mean strides=?")
-    misuse(ArgumentError, lambda: mg.optimizers.SGD(0.1, momentun=0.9), "momentun", hint="did you mean momentum=?")
+    misuse(ArgumentError, lambda: layers.Conv2D(8, 3, stride=2), *parts, hint="did you mean strides?")
+    misuse(ArgumentError, lambda: mg.optimizers.SGD(0.1, momentun=0.9), "momentun", hint="did you mean momentum?")
     misuse(ArgumentError, lambda: mg.losses.BinaryCrossentropy(from_logit=True), "from_logit", hint="from_logits")
 
 

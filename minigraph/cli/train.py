@@ -49,6 +49,8 @@ def _draw(folder: pathlib.Path) -> None:
     model = mg.load_model(folder / "model.safetensors")
     for mode in ("training", "inference"):
         mg.render(model.lower(mode), folder / f"{mode}.svg", title=f"{model.name}: {mode}")
+    trace = mg.optimize(model.lower("inference"), model.state)[1]
+    mg.render(trace, folder / "optimized.svg", title=f"{model.name}: inference, optimised")
     with open(folder / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     history = {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else {}) if name != "epoch"}
