@@ -92,6 +92,7 @@ __all__ = [
     "datasets",
     "errors",
     "evaluate",
+    "freeze",
     "fresh_names",
     "gradients",
     "layers",
@@ -107,7 +108,9 @@ __all__ = [
     "scope",
     "symbol",
     "testing",
+    "unfold",
     "variable",
     "verify",
     "viz",
-]  # fmt: skip
+    "why_not",
+]

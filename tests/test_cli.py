@@ -16,7 +16,9 @@ import pytest
 import minigraph as mg
 from minigraph.cli import main
 
-FILES = {"model.safetensors", "history.csv", "history.png", "training.svg", "inference.svg", "optimized.svg", "report.json"}
+FILES = {
+    "model.safetensors", "history.csv", "history.png", "training.svg", "inference.svg", "optimized.svg", "report.json",
+}  # fmt: skip
 
 
 def train(folder: pathlib.Path, *more: str) -> int:

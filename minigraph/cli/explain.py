@@ -39,7 +39,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def explanation(graph: Graph, state: Mapping[str, Any], layer: str | None, channel: int) -> Iterator[str]:
-    """Yield the lines of the walk through one batch norm's fold; an ArgumentError if there is no such layer or channel."""
+    """Yield the lines of a walk through one batch norm's fold; an ArgumentError names the layers there are."""
     graph = mg.bind(graph, **dict.fromkeys(graph.symbols, 1))
     folded, trace = mg.optimize(graph, state, "fold_batch_norm")
     outcome = _choose(list(batch_norms(trace)), layer)
@@ -89,8 +89,8 @@ def _kernels(norm: Node, state: Mapping[str, Any], channel: int, s: float, t: fl
     weights = kernel[..., channel].ravel()[:_SHOWN]
     b = 0.0 if bias is None else float(_numbers(state, bias).ravel()[channel])
     dots = ", …" if kernel[..., channel].size > _SHOWN else ""
-    yield f"3. {linear.op.name} is linear: scaling its output is scaling its kernel's column {channel}, w·s in float64, then"
-    yield "   rounded once:"
+    yield f"3. {linear.op.name} is linear: scaling its output is scaling its kernel's column {channel}, w·s in float64,"
+    yield "   rounded once at the end:"
     yield f"     w  = {', '.join(f'{w:.6g}' for w in weights)}{dots}"
     yield f"     w′ = {', '.join(f'{w * s:.6g}' for w in weights)}{dots}"
     yield f"     b′ = b·s + t = {b:.6g} · {s:.9g} + {t:.9g} = {b * s + t:.9g}"
@@ -111,5 +111,5 @@ def _one_value(graph: Graph, folded: Graph, norm: Node, state: Mapping[str, Any]
     yield f"4. One element of the output, at {place}, for a random input:"
     yield f"     before: x = {computed[x][place]:.9g},  x·s + t = {computed[y][place]:.9g}"
     yield f"     after:  Σ x·w′ + b′ = {computed[after][place]:.9g}"
-    yield f"5. All of them: the largest difference is {found.error:.2g}, {found.ratio:.2g} of what rounding may do there"
+    yield f"5. All of it: the largest difference is {found.error:.2g}, {found.ratio:.2g} of what rounding may do there"
     yield f"   ({found.bound:.2g}, derived from the sizes of the numbers and the lengths of the sums)."

@@ -1,4 +1,4 @@
-"""`minigraph passes`: run a pipeline on a graph and say, draw and prove what it did; list the passes; reproduce a failure."""
+"""`minigraph passes`: run a pipeline on a graph; say, draw and prove what it did. List passes. Reproduce a failure."""
 
 from __future__ import annotations
 

@@ -42,12 +42,12 @@ def topological(roots: Iterable[Node]) -> list[Node]:
 
 
 def execution_order(graph: Graph) -> list[Node]:
-    """Return a graph's nodes in the order in which they run: inputs, what outputs need, then updates, the last one first.
+    """Return a graph's nodes in an order to run them in: what outputs need, then the updates, the last one first.
 
     Gradients are taken from the last layer to the first. In this order a layer's adjoint is used up, by the gradients
     of its variables, before the next one is made; in the other they would all be kept to the end.
     """
-    updates = [node for pair in reversed(graph.updates.items()) for node in pair]
+    updates = [node for pair in reversed(list(graph.updates.items())) for node in pair]
     return topological([*graph.inputs, *graph.outputs.values(), *updates])
 
 

@@ -116,7 +116,8 @@ def add_sizes(left: Size, right: Size) -> Size:
     symbols = getattr(left, "symbols", ())
     if symbols != getattr(right, "symbols", ()):
         raise ShapeError(f"{left} + {right} is no multiple of one symbolic size", hint="bind the symbols first")
-    return _dim(getattr(left, "coefficient", left) + getattr(right, "coefficient", right), symbols)
+    total = sum(size.coefficient if isinstance(size, Dim) else size for size in (left, right))
+    return _dim(total, symbols)
 
 
 def known(size: Size, what: str = "this size") -> int:

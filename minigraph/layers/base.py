@@ -54,8 +54,8 @@ class Layer:
         if name not in self.variables:
             sizes = tuple(known(s, f"{self.name}: a size of {name}") for s in shape)
             self.variables[name] = variable(
-                sizes, name=f"{current().scope}/{name}", init=initializers.get(init), dtype=self.dtype, trainable=trainable,
-                regularizer=regularizers.get(regularizer),
+                sizes, name=f"{current().scope}/{name}", init=initializers.get(init), dtype=self.dtype,
+                trainable=trainable, regularizer=regularizers.get(regularizer),
             )  # fmt: skip
         return self.variables[name]
 

@@ -25,8 +25,8 @@ Evaluator: TypeAlias = Callable[[Node], Constant]
 class FoldConstants:
     """Evaluate what depends on constants alone, whole expressions at once, so that nothing between is kept.
 
-    A result of more than `limit` bytes must not be larger than the constants that it is made of. A broadcast constant is
-    left as it is, however small: as a broadcast it is a view, as a constant it is memory.
+    A result of more than `limit` bytes must not be larger than the constants that it is made of. A broadcast constant
+    is left as it is, however small: as a broadcast it is a view, as a constant it is memory.
     """
 
     evaluate: Evaluator
@@ -45,13 +45,15 @@ class FoldConstants:
 
         def make(node: Node, inputs: tuple[Node, ...]) -> Node:
             if node in roots:
-                return rewriter.replace("evaluate_constants", node, lambda: Node(self.evaluate(node)))
+                made = rewriter.replace("evaluate_constants", node, lambda: Node(self.evaluate(node)))
+                if made is not node:
+                    return made
             return same_or_rebuilt(node, inputs)
 
         return graph.rebuild(make)
 
     def _roots(self, graph: Graph) -> set[Node]:
-        """Return the expressions to evaluate: those that something else reads, or their operands where they must stay."""
+        """Return the expressions to evaluate: those that others read, or their operands where they must stay."""
         bytes_of: dict[Node, int] = {}  # constant expression → bytes of the constants in it
         for node in graph.nodes:
             if isinstance(node.op, Constant):

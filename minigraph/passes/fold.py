@@ -95,17 +95,17 @@ def _is_moment(node: Node) -> bool:
 
 
 def _bad_numbers(node: Node, around: Surroundings) -> Refusal | None:
-    """Return what is wrong with the values, where they are known: a negative variance, something not finite."""
+    """Return what is wrong with the values, where they are known: a negative variance, something not finite, 1/√0."""
+    op: Any = node.op
     gamma, beta, mean, variance = node.inputs[1:5]
     around.require("nonnegative", variance, f"the variance {variance.label!r}")
     if around.numbers is None:
         return None
     for parameter in (gamma, beta, mean, variance):
-        values = around.numbers.elements(parameter)
-        bad = [(i, v) for i, v in enumerate(values or ()) if not math.isfinite(v) or (parameter is variance and v < 0)]
-        if bad:
-            channel, value = bad[0]
-            return Refusal(f"{parameter.label!r} is {value:g} in channel {channel}", (parameter,))
+        for channel, value in enumerate(around.numbers.elements(parameter) or ()):
+            rooted = parameter is not variance or (value >= 0 and value + op.epsilon > 0)
+            if not (math.isfinite(value) and rooted):
+                return Refusal(f"{parameter.label!r} is {value:g} in channel {channel}", (parameter,))
     return None
 
 

@@ -79,5 +79,6 @@ def unfused(node: Node) -> Node | None:
     return inline(node)
 
 
-FUSE = Rewriting("fuse", (fuse_into_reader,))
+# A value may have to wait until its readers are one region, which may have to wait for theirs: a sweep for each step.
+FUSE = Rewriting("fuse", (fuse_into_reader,), max_sweeps=LONGEST + 2)
 UNFUSE = Rewriting("unfuse", (unfused,))

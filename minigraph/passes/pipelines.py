@@ -99,7 +99,7 @@ def _knowing(rewriting: Rewriting, means: Means) -> Rewriting:
     return replace(rewriting, numbers=means.numbers)
 
 
-# --- pipelines as text --------------------------------------------------------------------------------------------------
+# --- pipelines as text ----------------------------------------------------------------------------------------------
 
 # name → the pass, from the means and the arguments between its parentheses
 _PASSES: dict[str, Callable[..., Pass]] = {

@@ -43,7 +43,8 @@ class Selection:
 
 def _matches(pattern: str, pass_: str, rule: str, scope: str) -> bool:
     if not pattern.startswith(SCOPE):
-        return fnmatchcase(pass_, pattern) or fnmatchcase(rule, pattern)
-    wanted = pattern.removeprefix(SCOPE)
+        names = (pass_, pass_.partition("(")[0], rule)  # "lower" is both of lower(training) and lower(inference)
+        return any(fnmatchcase(name, pattern) for name in names)
+    wanted = pattern.removeprefix(SCOPE).replace("[", "[[]")  # a bracket is a bracket: scopes may hold some
     parts = scope.split("/")
     return any(fnmatchcase("/".join(parts[: i + 1]), wanted) for i in range(len(parts)))

@@ -29,7 +29,7 @@ def totals(
 
     >>> from minigraph import ops
     >>> from minigraph.ir.leaves import input
-    >>> totals(Graph({"y": ops.matmul(input((2, 3)), input((3, 4)))}))
+    >>> totals(Graph({"y": ops.matmul(input((2, 3), name="x"), input((3, 4), name="y"))}))
     Totals(nodes=3, flops=48, bytes=104, peak=None)
     """
     try:
@@ -57,9 +57,9 @@ def totals_text(new: Totals, old: Totals | None = None) -> str:
     change = new.nodes - old.nodes if old is not None else 0
     parts = [f"{new.nodes} node{'s' * (new.nodes != 1)}" + (f" ({_signed(change)})" if change else "")]
     for unit, what, value, before in (
-        ("FLOPs", "", new.flops, old and old.flops),
-        ("B", " moved", new.bytes, old and old.bytes),
-        ("B", " peak", new.peak, old and old.peak),
+        ("FLOPs", "", new.flops, old.flops if old else None),
+        ("B", " moved", new.bytes, old.bytes if old else None),
+        ("B", " peak", new.peak, old.peak if old else None),
     ):
         if value is not None:
             parts.append(f"{quantity(value, unit)}{what}{_percent(value, before)}")

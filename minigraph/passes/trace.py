@@ -42,7 +42,8 @@ class Note:
 class Requirement:
     """What a rewrite relied on when it looked at numbers: it must hold of the next numbers too.
 
-    `kind`: "positive", "nonnegative" or "finite", of each element of the parameter expression `node`; `text` says whose.
+    `kind`: "positive", "nonnegative" or "float16" (it fits), of each element of the parameter expression `node`; `text`
+    says whose.
     """
 
     kind: str

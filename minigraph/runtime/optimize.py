@@ -1,17 +1,17 @@
-"""Optimising a graph outside of a program: the passes with all they may ask for, freezing, and failures to look into."""
+"""Optimising a graph outside of a program: passes with all they may ask for, freezing, failures to look into."""
 
 from __future__ import annotations
 
 import json
 import pathlib
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from minigraph.backends.base import get
 from minigraph.errors import ArgumentError, DataError
 from minigraph.files import write_atomically
-from minigraph.ir.graph import Graph
+from minigraph.ir.graph import Graph, topological
 from minigraph.ir.leaves import Constant
 from minigraph.ir.node import Node
 from minigraph.ir.parser import parse
@@ -26,7 +26,12 @@ from minigraph.runtime.interpreter import constant_evaluator
 from minigraph.runtime.numbers import StateNumbers
 from minigraph.runtime.plan import make_plan
 
-_FLOAT16_MAX = 65504.0
+# What a requirement asks of each element.
+_HOLDS: dict[str, Callable[[float], bool]] = {
+    "positive": lambda v: v > 0,
+    "nonnegative": lambda v: v >= 0,
+    "float16": lambda v: abs(v) <= 65504.0,
+}
 
 
 def optimize(
@@ -81,7 +86,7 @@ def peak_memory(graph: Graph) -> int:
     return make_plan(legal, get("numpy").needs).peak
 
 
-# --- freezing -----------------------------------------------------------------------------------------------------------
+# --- freezing -------------------------------------------------------------------------------------------------------
 
 
 def freeze(graph: Graph, state: Mapping[str, Any]) -> Graph:
@@ -95,31 +100,35 @@ def freeze(graph: Graph, state: Mapping[str, Any]) -> Graph:
     [9.0]
     """
     frozen = run(pipelines.frozen(_means(state)), graph)[0]
-    _check_finite(graph, frozen, state)
+    _check_finite(graph, frozen)
     return frozen
 
 
-def _check_finite(graph: Graph, frozen: Graph, state: Mapping[str, Any]) -> None:
+def _check_finite(graph: Graph, frozen: Graph) -> None:
+    """Raise where finite constants were evaluated to something that is not finite; a mask may hold −∞ all along."""
+    given = set(graph.nodes)
+    for node in frozen.nodes:
+        expression = node.origin.replaced
+        if node in given or expression is None or not (bad := _not_finite(node)):
+            continue
+        if any(map(_not_finite, topological([expression]))):
+            continue
+        raise DataError(
+            f"freezing gives a parameter of {node.origin.scope or node.label} that is not finite",
+            expected="finite numbers; a batch norm's variance ≥ 0",
+            got=f"{bad} of {node.tensor_type.size} elements",
+            where=node.origin.where,
+            hint="mg.optimize(graph, state) leaves such a batch norm alone and says why: trace.report()",
+        )
+
+
+def _not_finite(node: Node) -> int:
+    """Return how many elements of a constant are not finite; 0 for what is no constant of floats."""
     import numpy as np
 
-    finite = all(
-        np.isfinite(np.asarray(state[v.label])).all() for v in graph.variables if is_float(v.dtype) and v.label in state
-    )
-    for node in frozen.nodes if finite else ():
-        if (
-            isinstance(node.op, Constant)
-            and is_float(node.dtype)
-            and ("evaluate_constants" in dict(node.origin.history))
-        ):
-            values = np.frombuffer(node.op.data, node.dtype)
-            if not np.isfinite(values).all():
-                raise DataError(
-                    f"freezing gives a parameter of {node.origin.scope or node.label} that is not finite",
-                    expected="finite numbers; a batch norm's variance ≥ 0",
-                    got=f"{int((~np.isfinite(values)).sum())} of {values.size} elements",
-                    where=node.origin.where,
-                    hint="mg.optimize(graph, state) leaves such a batch norm alone and says why: trace.report()",
-                )
+    if not isinstance(node.op, Constant) or not is_float(node.dtype):
+        return 0
+    return int((~np.isfinite(np.frombuffer(node.op.data, node.dtype))).sum())
 
 
 def refreeze(trace: Trace, state: Mapping[str, Any]) -> Graph:
@@ -139,11 +148,7 @@ def refreeze(trace: Trace, state: Mapping[str, Any]) -> Graph:
 
 def _check_requirement(requirement: Requirement, numbers: StateNumbers) -> None:
     values = numbers.elements(requirement.node)
-    holds = {
-        "positive": lambda v: v > 0,
-        "nonnegative": lambda v: v >= 0,
-        "float16": lambda v: abs(v) <= _FLOAT16_MAX,
-    }[requirement.kind]
+    holds = _HOLDS[requirement.kind]
     bad = [(i, v) for i, v in enumerate(values or ()) if not holds(v)]
     if bad:
         raise DataError(
@@ -154,7 +159,7 @@ def _check_requirement(requirement: Requirement, numbers: StateNumbers) -> None:
         )
 
 
-# --- questions ----------------------------------------------------------------------------------------------------------
+# --- questions ------------------------------------------------------------------------------------------------------
 
 
 def why_not(
@@ -191,7 +196,7 @@ def _rules_called(name: str) -> list[Rule]:
     return [r for r in passes[0].rules if name in (passes[0].name, r.__name__)]
 
 
-# --- reproducers --------------------------------------------------------------------------------------------------------
+# --- reproducers ----------------------------------------------------------------------------------------------------
 
 
 def _write_reproducer(error: PassError, path: str | pathlib.Path | None) -> pathlib.Path:

@@ -1,7 +1,8 @@
 """Checks that anyone who writes an op or a pass can use.
 
 `gradients`: gradients against differences; `results`: graphs against each other; `bounds`: how far apart correct
-implementations of a graph can be; `prove`: a trace's rewrites, each within that bound; `culprit`: the first that is not.
+implementations of a graph can be; `prove`: whether all rewrites of a trace are within it; `culprit`: the first that is
+not.
 """
 
 from minigraph.testing.culprit import Culprit, bisect, shrink

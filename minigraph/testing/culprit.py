@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from minigraph.errors import MinigraphError
 from minigraph.ir.graph import Graph
@@ -40,7 +41,7 @@ class Culprit:
 
 
 def bisect(trace: Trace, predicate: Predicate) -> Culprit | None:
-    """Return the first rewrite of a trace after which `predicate` is false, with a minimal graph; None if there is none.
+    """Return the first rewrite of a trace after which `predicate` is false, with a minimal graph, or None.
 
     predicate: from a graph to whether it is right. It holds of the first graph; the passes are deterministic, so a pass
     stopped after half of its rewrites tells in which half the culprit is. Raises no error of its own: a predicate that
@@ -67,7 +68,7 @@ def bisect(trace: Trace, predicate: Predicate) -> Culprit | None:
             else:
                 high = middle
         before, after = trace.graphs_around(number, low)
-        small = shrink(before, lambda graph: _breaks(step.run, graph, predicate))
+        small = shrink(before, partial(_breaks, step.run, predicate))
         return Culprit(step.name, low, step.rewrites[low], before, after, small)
     return None
 
@@ -79,7 +80,7 @@ def _right(predicate: Predicate, graph: Graph) -> bool:
         return False
 
 
-def _breaks(pass_: Pass, graph: Graph, predicate: Predicate) -> bool:
+def _breaks(pass_: Pass, predicate: Predicate, graph: Graph) -> bool:
     """Tell whether a pass takes a graph from right to wrong."""
     if not _right(predicate, graph):
         return False

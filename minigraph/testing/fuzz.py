@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy as np
 from minigraph.backends.numpy.threads import available
 from minigraph.errors import ArgumentError, MinigraphError
 from minigraph.ir import Graph, Node, Origin, bind, inheriting
-from minigraph.passes import MODES, CommonSubexpressions, DeadCode, Pass, Trace, lower, pipelines
+from minigraph.passes import MODES, CommonSubexpressions, DeadCode, FoldConstants, Pass, Trace, lower, pipelines
 from minigraph.passes import run as run_passes
 from minigraph.passes.pipelines import Means
 from minigraph.runtime import State, compile, constant_evaluator
@@ -194,17 +195,14 @@ class _Case:
 
     def tried(self, passes: Passes) -> FuzzReport:
         """Run pipelines, compare all results, and return the report."""
-        changed = []
-        before = _ends(self.graph, self.graph)
+        ways = []
         for name, pipeline in self.pipelines(passes):
             self.report.runs[name] += 1
-            graph = self.guarded(pipeline, partial(self.run, pipeline))
-            if graph is None or graph is self.graph:
-                continue
-            after = _ends(graph, self.graph)
-            if self.same_ends(pipeline, before, after):
-                changed.append((pipeline, after))
-        self.guarded([p for pipeline, _ in changed for p in pipeline], lambda: self.compare(before, changed))
+            way = self.guarded(pipeline, partial(self.run, pipeline))
+            if way is not None and self.same_ends(pipeline, way):
+                ways.append((pipeline, way))
+        if ways:
+            self.guarded([p for pipeline, _ in ways for p in pipeline], lambda: self.compare(ways))
         return self.report
 
     def pipelines(self, passes: Passes) -> list[tuple[str, Sequence[Pass]]]:
@@ -219,14 +217,19 @@ class _Case:
             (alone.name, [alone]), ("random order", order), (standard, pipelines.parse(standard, means).passes),
         ]  # fmt: skip
 
-    def run(self, pipeline: Sequence[Pass]) -> Graph:
-        """Return the graph after a pipeline, each pass of it verified; one pass alone is run again."""
+    def run(self, pipeline: Sequence[Pass]) -> list[Ends]:
+        """Run a pipeline, each pass of it verified, and a pass alone twice; return the ends of the graphs on the way.
+
+        Those are the first, the last, and each that constants are folded in: a folded constant is rounded, which only
+        the bound of the graph before knows of.
+        """
         trace = Trace()
         after = run_passes(pipeline, self.graph, trace, verify_each=True)[0]
         self.report.rewrites.update({rule: s.hits for rule, s in trace.rules.items() if s.hits})
         if len(pipeline) == 1 and str(run_passes(pipeline, after)[0]) != str(after):
             self.mismatch(pipeline, "a second run changes the graph again")
-        return after
+        folded = [step.before for step in trace.steps if isinstance(step.run, FoldConstants) and step.rewrites]
+        return [_ends(graph, self.graph) for graph in dict.fromkeys((self.graph, *folded, after))]
 
     def guarded(self, pipeline: Sequence[Pass], work: Callable[[], T]) -> T | None:
         """Return what `work` does; whatever it raises is a finding."""
@@ -237,25 +240,26 @@ class _Case:
             self.mismatch(pipeline, f"{type(error).__name__}: {text}")
             return None
 
-    def compare(self, before: Ends, changed: Sequence[tuple[Sequence[Pass], Ends]]) -> None:
-        """Compare the ends of all graphs with those before; what graphs share is analysed once."""
-        roots = [node for ends in (before, *(after for _, after in changed)) for node in ends.values()]
-        found = analyse(roots, self.values, sizes=self.sizes)
-        for pipeline, after in changed:
-            for name, node in before.items():
-                self.agree(pipeline, name, found[node], found[after[name]])
-            if all(isinstance(p, EXACT) for p in pipeline):
-                self.bit_for_bit(pipeline, before, after)
+    def same_ends(self, pipeline: Sequence[Pass], way: Sequence[Ends]) -> bool:
+        """Tell whether graphs have the same outputs and updates, of the same types."""
+        types = [{name: node.type for name, node in ends.items()} for ends in way]
+        changed = [ends for ends, found in zip(way, types, strict=True) if found != types[0]]
         if changed:
-            pipeline, after = changed[-1]
-            self.guarded(pipeline, lambda: self.computes(pipeline, after, found))
+            self.mismatch(pipeline, f"outputs and updates are now {', '.join(changed[0])}")
+        return not changed
 
-    def same_ends(self, pipeline: Sequence[Pass], before: Ends, after: Ends) -> bool:
-        """Tell whether two graphs have the same outputs and updates, of the same types."""
-        if {name: node.type for name, node in before.items()} == {name: node.type for name, node in after.items()}:
-            return True
-        self.mismatch(pipeline, f"outputs and updates are now {', '.join(after)}")
-        return False
+    def compare(self, ways: Sequence[tuple[Sequence[Pass], Sequence[Ends]]]) -> None:
+        """Compare the ends of each graph with those of the one before; what graphs share is analysed once."""
+        roots = [node for _, way in ways for ends in way for node in ends.values()]
+        found = analyse(roots, self.values, sizes=self.sizes)
+        for pipeline, way in ways:
+            for before, after in pairwise(way):
+                for name, node in before.items():
+                    self.agree(pipeline, name, found[node], found[after[name]])
+            if all(isinstance(p, EXACT) for p in pipeline) and len(way) > 1:
+                self.bit_for_bit(pipeline, way[0], way[-1])
+        pipeline, way = ways[-1]
+        self.guarded(pipeline, lambda: self.computes(pipeline, way[-1], found))
 
     def agree(self, pipeline: Sequence[Pass], what: str, before: Bounded, after: Bounded) -> None:
         """Compare one value of two graphs: |before − after| ≤ the sum of their errors."""

@@ -13,6 +13,7 @@ import numpy as np
 from minigraph.ir.graph import Graph
 from minigraph.ir.leaves import Constant, Variable
 from minigraph.ir.node import Node
+from minigraph.ir.types import Dim
 from minigraph.passes.trace import Rewrite, Trace
 from minigraph.testing.bounds import analyse
 from minigraph.testing.compare import Difference, allowed, compute, difference
@@ -71,6 +72,14 @@ class Proof:
     def failures(self) -> list[Evidence]:
         """The claims that do not hold."""
         return [e for e in self.evidence if not e.holds]
+
+    def details(self) -> str:
+        """Return a line for each check: error, bound and ratio in the graph's dtypes, and the ratio in float64."""
+        return "\n".join(
+            f"{e.claim.step:<18.17}{e.claim.rule:<28.27}{e.own.error:>11.1e}{e.own.bound:>11.1e}{e.own.ratio:>10.1e}"
+            f"{e.wide.ratio:>10.1e}  {e.claim.what}"
+            for e in self.evidence
+        )
 
     def __str__(self) -> str:
         head = f"{'pass':<18}{'rule':<28}{'checks':>7}{'error':>11}{'bound':>11}{'ratio':>10}{'float64':>10}"
@@ -153,13 +162,13 @@ def _numbers(
     for step in trace.steps:  # binding in the middle decides
         for first, last in zip(step.before.inputs, step.after.inputs, strict=False):
             for then, now in zip(first.shape, last.shape, strict=True):
-                if isinstance(now, int) and getattr(then, "symbols", ()):
-                    sizes[then.symbols[0]] = now  # type: ignore[union-attr]
+                if isinstance(now, int) and isinstance(then, Dim):
+                    sizes[then.symbols[0]] = now // then.coefficient
     values = random_values(graph, rng, kind, sizes)
     for rewrite in trace.rewrites:
         if isinstance(rewrite.old.op, Variable) and isinstance(rewrite.new.op, Constant):
             op = rewrite.new.op
-            values[rewrite.old.op.label] = np.frombuffer(op.data, op.type.dtype).reshape(op.type.shape)  # type: ignore[arg-type]
+            values[rewrite.old.op.label] = np.frombuffer(op.data, op.type.dtype).reshape(rewrite.old.shape)
     return {**values, **given}, sizes
 
 

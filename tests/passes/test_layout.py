@@ -25,7 +25,8 @@ APPLIES = {
          "%4 = conv2d(%1, %3) : float32[1,4,5,3] %5 = transpose(%4, axes=(0, 3, 1, 2)) : float32[1,3,4,5] return y=%5"),
     ],
     layout.region_in_the_way: [
-        (X + '%1 = variable("w") : float32[3,2,2,2] %2 = fused(%0, %1, body=(step(op=conv2d(layout="NCHW"), inputs=(0, 1)), '
+        (X + '%1 = variable("w") : float32[3,2,2,2]\n'
+         '%2 = fused(%0, %1, body=(step(op=conv2d(layout="NCHW"), inputs=(0, 1)), '
          "step(op=relu(), inputs=(2,)))) : float32[1,3,3,4] return y=%2",
          X + '%1 = variable("w") : float32[3,2,2,2] %2 = conv2d(%0, %1, layout="NCHW") : float32[1,3,3,4]\n'
          "%3 = relu(%2) : float32[1,3,3,4] return y=%3"),
@@ -63,7 +64,8 @@ APPLIES = {
 
 STAYS = {
     layout.region_in_the_way: [
-        X + "%1 = fused(%0, body=(step(op=exp(), inputs=(0,)), step(op=relu(), inputs=(1,)))) : float32[1,2,4,5] return y=%1"
+        X + "%1 = fused(%0, body=(step(op=exp(), inputs=(0,)), step(op=relu(), inputs=(1,)))) : float32[1,2,4,5]\n"
+        "return y=%1"
     ],
     layout.channels_first_op: [X + "%1 = max_pool2d(%0) : float32[1,1,2,5] return y=%1"],
     layout.batch_norm_channels_last: [
