@@ -14,6 +14,7 @@ EXAMPLES = ROOT / "examples"
 KEY_LINES = {
     "batch_norm": "recalibrated averages are the statistics of the data",
     "first_gradient": "slope and curvature agree with the formulas",
+    "fold_batch_norm": "unfolded, it is the network again",
     "mlp": "the loaded model predicts the same",
     "training_loop": "updates of batch norm: bn/moving_mean bn/moving_variance",
     "write_an_op": "first and second gradient agree with differences",

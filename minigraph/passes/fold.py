@@ -420,7 +420,7 @@ def _feeding(node: Node, around: Surroundings, reader: Node) -> tuple[Node, list
     while True:
         if affine.is_fixed_batch_norm(node) or affine.of_elementwise(node, around) is not None:
             return node, path
-        if not isinstance(node.op, (Reshape, Transpose, AvgPool2D, MaxPool2D)) or len(path) > _DEEPEST:
+        if not isinstance(node.op, (Reshape, Transpose, AvgPool2D, MaxPool2D, Mean)) or len(path) > _DEEPEST:
             return None
         path.append(node)
         node = node.inputs[0]
@@ -455,18 +455,24 @@ def _through(node: Node, map_: Affine, around: Surroundings) -> Affine | Refusal
     op: Any = node.op
     if isinstance(op, (Reshape, Transpose)):
         return _through_movement(node, map_)
+    if isinstance(op, Mean):
+        return _through_mean(node, map_)
     if map_.axis != _pool_channels(node) and not _both_scalar(map_):
         return Refusal("axes differ: the pool runs along the batch norm's axis", (node,))
     if isinstance(op, MaxPool2D):
         return _not_positive(map_.scale, around, node) or map_
-    counted = op.count_padding and any(p for pair in op.window.pads(op_spatial(node)) for p in pair)
-    return Refusal("the pool counts its padding", (node,)) if counted else map_
+    padded = op.padding != "valid" and op.padding != ((0, 0), (0, 0))
+    return Refusal("the pool counts its padding", (node,)) if op.count_padding and padded else map_
 
 
-def op_spatial(node: Node) -> Any:
-    """Return height and width of what a pool reads."""
-    shape = node.inputs[0].shape
-    return shape[1:3] if node.op.layout == NHWC else shape[2:4]  # type: ignore[attr-defined]
+def _through_mean(node: Node, map_: Affine) -> Affine | Refusal:
+    op: Any = node.op
+    if _both_scalar(map_):
+        return Affine(max(node.rank - 1, 0), map_.scale, map_.shift)
+    if map_.axis in op.axes:
+        return Refusal("axes differ: the mean runs along the batch norm's axis", (node,))
+    left = [i for i in range(node.inputs[0].rank) if op.keepdims or i not in op.axes]
+    return Affine(left.index(map_.axis), map_.scale, map_.shift)
 
 
 def _through_movement(node: Node, map_: Affine) -> Affine | Refusal:

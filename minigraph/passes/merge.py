@@ -7,7 +7,7 @@ from typing import Any
 
 from minigraph.ir.leaves import Constant
 from minigraph.ir.node import Node
-from minigraph.ir.types import TensorType
+from minigraph.ir.types import TensorType, is_float
 from minigraph.ops.conv import Conv2D, Conv2DTranspose
 from minigraph.ops.elementwise import Add, Div, Mul, Neg, Sub
 from minigraph.ops.linalg import MatMul
@@ -53,6 +53,43 @@ def affine_of_affine(node: Node, around: Surroundings) -> Result | None:
     if both is None:
         return Refusal("axes differ", (middle,))
     return unless_overflow(affine.apply(x, both), affine.rounded(both, x.dtype), around)
+
+
+@at(Add)
+def sum_of_parameters(node: Node, around: Surroundings) -> Result | None:
+    """(x + p) + q = x + (p + q): a map over the pixels and a bias are one parameter.
+
+    When: p and q are parameters of any shape that is smaller than the data, and nothing else reads what lies between.
+
+        %0 = input("x") : float32[2,4,4,3]
+        %1 = variable("map") : float32[4,4,3]
+        %2 = add(%0, %1) : float32[2,4,4,3]
+        %3 = variable("bias") : float32[3]
+        %4 = add(%2, %3) : float32[2,4,4,3]
+        return y=%4
+    """
+    outer = _with_parameter(node, around)
+    inner = None if outer is None else _with_parameter(outer[0], around)
+    if outer is None or inner is None:
+        return None
+    (middle, q), (x, p) = outer, inner
+    if around.uses(middle) > 1:
+        return Refusal(f"second use: {middle.label} is read {around.uses(middle)} times", (middle,))
+    both = affine.wide(p) + affine.wide(q)
+    if both.shape not in (p.shape, q.shape):
+        return Refusal("their sum would be larger than each", (p, q))
+    return x + affine.narrow(both, node.dtype)
+
+
+def _with_parameter(node: Node, around: Surroundings) -> tuple[Node, Node] | None:
+    """Return (x, p) where a node is the sum of data x and a parameter p that is repeated along some axis."""
+    if not isinstance(node.op, Add) or not is_float(node.dtype):
+        return None
+    left, right = node.inputs
+    x, p = (right, left) if around.is_parameter(left) else (left, right)
+    if x.type != node.type or p.shape == node.shape or around.is_parameter(x) or not around.is_parameter(p):
+        return None
+    return x, p
 
 
 @at(Mul, Div)
@@ -214,6 +251,7 @@ MERGE_AFFINES = Rewriting(
     "merge_affines",
     (
         affine_of_affine,  # at most one product and one sum in a row
+        sum_of_parameters,  # sums that run along several axes
         affine_of_batch_norm,  # what follows a batch norm
         batch_norm_of_affine,  # what comes before it
         scaling_of_linear,  # a product behind a convolution or a dense layer

@@ -64,7 +64,6 @@ def frozen(means: Means) -> list[Pass]:
     return [
         Freeze(means.state),  # variables become constants
         FoldConstants(means.evaluate),  # the algebra of the folds becomes numbers, in float64, rounded once
-        CommonSubexpressions(),  # constants that are equal by chance
     ]
 
 

@@ -191,9 +191,9 @@ class Trace:
 
         return report(self)
 
-    def verify(self, **options: Any) -> Any:
+    def verify(self, trials: int = 3, **options: Any) -> Any:
         """Prove each rewrite by numbers, against a derived error bound: see `minigraph.testing.verify_trace`."""
-        return _above("minigraph.testing", "verify_trace")(self, **options)
+        return _above("minigraph.testing", "verify_trace")(self, trials, **options)
 
     def bisect(self, predicate: Callable[[Graph], bool], **options: Any) -> Any:
         """Find the first rewrite after which `predicate` fails: see `minigraph.testing.bisect`."""

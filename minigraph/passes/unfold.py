@@ -13,16 +13,15 @@ from minigraph.passes.driver import run
 from minigraph.passes.fold import FOLD_BATCH_NORM
 from minigraph.passes.merge import MERGE_AFFINES
 
-# Rewrites that take a batch norm apart or change its numbers.
-FOLDING = frozenset(rule.__name__ for each in (FOLD_BATCH_NORM, MERGE_AFFINES) for rule in each.rules)
+# Rewrites that take a batch norm apart or change its numbers, and that put numbers in the place of variables.
+FOLDING = frozenset({"freeze_variable", *(r.__name__ for each in (FOLD_BATCH_NORM, MERGE_AFFINES) for r in each.rules)})
 
 
 def unfold(graph: Graph) -> Graph:
     """Return the graph with every fold undone: each node that a fold made is the node again that it replaced.
 
-    What was rewritten on top of a fold, a fusion for instance, is undone with it, and variables of the folds that were
-    frozen since are variables again; the rest stays. Without provenance, after a round trip through text, nothing can
-    be undone.
+    What was rewritten on top of a fold, a fusion for instance, is undone with it, and variables that were frozen are
+    variables again; the rest stays. Without provenance, after a round trip through text, nothing can be undone.
 
     >>> from minigraph.ir import variable
     >>> from minigraph.ir.leaves import input
