@@ -78,7 +78,8 @@ def sum_of_parameters(node: Node, around: Surroundings) -> Result | None:
     both = affine.wide(p) + affine.wide(q)
     if both.shape not in (p.shape, q.shape):
         return Refusal("their sum would be larger than each", (p, q))
-    return x + affine.narrow(both, node.dtype)
+    total = affine.narrow(both, node.dtype)
+    return unless_overflow(x + total, [total], around)
 
 
 def _with_parameter(node: Node, around: Surroundings) -> tuple[Node, Node] | None:

@@ -1,4 +1,4 @@
-"""`render`: a graph as a file. Tries renderers in turn, and simpler pictures when the layout takes too long."""
+"""`render`: a graph, or what passes did to one, as a file. Tries renderers in turn, and ever simpler pictures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import html
 import os
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import overload
@@ -14,7 +13,8 @@ from typing import overload
 from minigraph.errors import ArgumentError, MinigraphError
 from minigraph.files import write_atomically
 from minigraph.ir import Graph
-from minigraph.viz.dot import MAX_NODES, Options, dot_source
+from minigraph.passes import Trace
+from minigraph.viz.dot import MAX_NODES, Options, Subject, dot_source, subject
 from minigraph.viz.renderer import Renderer, ladder
 from minigraph.viz.text import shorten
 
@@ -27,18 +27,22 @@ _INSTALL = {
 
 @overload
 def render(
-    graph: Graph, path: None = None, *, theme: str = ..., collapse: str | int = ..., direction: str = ...,
-    title: str | None = ..., max_nodes: int = ..., timeout: float = ..., dot: str | os.PathLike[str] | None = ...,
+    graph: Graph | Trace, path: None = None, *, step: int | str | None = ..., rewrite: int | None = ...,
+    theme: str = ..., collapse: str | int = ..., direction: str = ..., title: str | None = ..., max_nodes: int = ...,
+    timeout: float = ..., dot: str | os.PathLike[str] | None = ...,
 ) -> str: ...  # fmt: skip
 @overload
 def render(
-    graph: Graph, path: str | os.PathLike[str], *, theme: str = ..., collapse: str | int = ..., direction: str = ...,
-    title: str | None = ..., max_nodes: int = ..., timeout: float = ..., dot: str | os.PathLike[str] | None = ...,
+    graph: Graph | Trace, path: str | os.PathLike[str], *, step: int | str | None = ..., rewrite: int | None = ...,
+    theme: str = ..., collapse: str | int = ..., direction: str = ..., title: str | None = ..., max_nodes: int = ...,
+    timeout: float = ..., dot: str | os.PathLike[str] | None = ...,
 ) -> Path: ...  # fmt: skip
 def render(
-    graph: Graph,
+    graph: Graph | Trace,
     path: str | os.PathLike[str] | None = None,
     *,
+    step: int | str | None = None,
+    rewrite: int | None = None,
     theme: str = "light",
     collapse: str | int = "auto",
     direction: str = "TB",
@@ -49,10 +53,14 @@ def render(
 ) -> Path | str:
     """Draw a graph into the file `path` (.svg, .png, .pdf, .dot) and return the path; without one, return SVG text.
 
-    theme: "light" or "dark". collapse: "auto" (above `max_nodes` boxes repeated blocks are drawn once and layers
-    become boxes), "none", or the depth of the scopes that become boxes. direction: "TB", "LR", "BT" or "RL", the way
-    the forward pass flows. timeout: seconds, in all; a picture that takes too long is drawn with less on it, and says
-    so. dot: the Graphviz program to use; else it is `dot` on the PATH, graphviz-pure or pygraphviz, whatever is there.
+    A trace is drawn as the graphs before and after, side by side, with what changed marked: of all passes, of one
+    `step` (a pass's name or its index), or of one `rewrite` of that step (its index).
+
+    theme: "light" or "dark". collapse: "auto" (above `max_nodes` boxes, for each graph, repeated blocks are drawn once
+    and layers become boxes, what did not change first), "none", or the depth of the scopes that become boxes.
+    direction: "TB", "LR", "BT" or "RL", the way the forward pass flows. timeout: seconds, in all; a picture that takes
+    too long is drawn with less on it, and says so. dot: the Graphviz program to use; else it is `dot` on the PATH,
+    graphviz-pure or pygraphviz, whatever is there.
 
     Raises an ArgumentError for arguments that cannot be, and a MinigraphError if nothing can draw the format in time:
     the DOT source then lies beside `path`, and the message says what to install.
@@ -63,27 +71,28 @@ def render(
     ...     render(Graph({"y": ops.neg(ir.variable((2,), name="x"))}), folder + "/net.dot").name
     'net.dot'
     """
+    what = subject(graph, step, rewrite)
     options = Options(theme, collapse, direction, title, max_nodes)
     if not timeout > 0:
         raise ArgumentError("bad timeout", expected="seconds > 0", got=timeout)
     if path is None:
-        return _svg(graph, options, timeout, dot)
+        return _svg(what, options, timeout, dot)
     file = Path(path)
     format = _format(file)
     if format == "dot":
-        return write_atomically(file, dot_source(graph, options).encode())
+        return write_atomically(file, dot_source(what, options).encode())
     try:
         if format == "svg":
-            return write_atomically(file, _svg(graph, options, timeout, dot).encode())
-        return write_atomically(file, _picture(graph, options, format, timeout, dot))
+            return write_atomically(file, _svg(what, options, timeout, dot).encode())
+        return write_atomically(file, _picture(what, options, format, timeout, dot))
     except _NoPictureError as error:
-        source = write_atomically(file.with_suffix(".dot"), dot_source(graph, options).encode())
+        source = write_atomically(file.with_suffix(".dot"), dot_source(what, options).encode())
         hint = f"{error.hint}; the DOT source lies in {source}"
         raise MinigraphError(error.summary, expected=error.expected, got=error.got, hint=hint) from None
 
 
-def mimebundle(graph: Graph) -> dict[str, str]:
-    """Return a graph for a notebook: its text, and its picture where something can draw it.
+def mimebundle(graph: Graph | Trace) -> dict[str, str]:
+    """Return a graph or a trace for a notebook: its text, and its picture where something can draw it.
 
     >>> from minigraph import ir, ops
     >>> "text/plain" in mimebundle(Graph({"y": ops.neg(ir.variable((2,), name="x"))}))
@@ -110,17 +119,27 @@ def _format(file: Path) -> str:
     return format
 
 
-def _picture(graph: Graph, options: Options, format: str, timeout: float, dot: str | os.PathLike[str] | None) -> bytes:
+def _picture(what: Subject, options: Options, format: str, timeout: float, dot: str | os.PathLike[str] | None) -> bytes:
     """Return the picture by the first renderer that can, in the first form that is ready in time."""
     renderers = ladder(format, dot)
     end = time.monotonic() + timeout
-    failures: list[str] = []
-    for source, last in _forms(graph, options):
+    failures: dict[str, None] = {}
+    why = ""
+    seen: set[str] = set()
+    for step, missing in _forms(what, options):
+        plain = dot_source(what, step)
+        if plain in seen:
+            continue
+        seen.add(plain)
+        source = dot_source(what, replace(step, remark=f"The layout {why}: {missing}")) if missing else plain
         left = max(end - time.monotonic(), 0.1)
-        picture = _try(renderers, source, format, left if last else left / 2, failures)
-        if picture is not None:
-            return picture
-    late = bool(renderers)  # what fails is struck off, what is late is not
+        try:
+            return _drawn(renderers, source, format, left if step.fast else left / 2, failures)
+        except TimeoutError:
+            why = "took too long"
+        except MinigraphError:
+            why = why or "failed"
+    late = why == "took too long"
     raise _NoPictureError(
         f"no picture after {timeout:g} s" if late else f"nothing here can draw a {format}",
         got="; ".join(failures) or None,
@@ -128,48 +147,46 @@ def _picture(graph: Graph, options: Options, format: str, timeout: float, dot: s
     )
 
 
-def _try(renderers: list[Renderer], source: str, format: str, timeout: float, failures: list[str]) -> bytes | None:
-    """Return the picture, or None when it is late or no renderer is left; one that fails is struck off the list."""
-    while renderers:
+def _drawn(renderers: list[Renderer], source: str, format: str, timeout: float, failures: dict[str, None]) -> bytes:
+    """Return the picture by the first renderer that can; a TimeoutError when it is late, else a MinigraphError."""
+    for renderer in renderers:
         try:
-            return renderers[0].run(source, format, timeout)
+            return renderer.run(source, format, timeout)
         except TimeoutError:
-            return None
+            raise
         except MinigraphError as error:
-            failures.append(f"{error.summary}: {error.got}")
-            del renderers[0]
-    return None
+            failures[f"{error.summary}: {error.got}"] = None
+    raise MinigraphError("nothing here can draw this")
 
 
-def _forms(graph: Graph, options: Options) -> Iterator[tuple[str, bool]]:
-    """Yield the DOT source as asked for, then ever simpler ones, each with a remark that says what is missing.
+def _forms(what: Subject, options: Options) -> list[tuple[Options, str]]:
+    """Return the options as they are, then for ever simpler pictures, each with what is missing in it.
 
-    The flag tells the last one, which gets all the time that is left.
+    The last one gets all the time that is left.
 
-    1. without the saved values, whose long edges cost most; 2. also a box for each outermost scope; 3. also with
-    straight edges and less care about crossings.
+    1. without the saved values, whose long edges cost most, and without the rows of two graphs; 2. also a box for each
+    outermost scope; 3. also with straight edges and less care about crossings.
     """
     fewer = replace(options, saved=False)
     scopes = replace(fewer, collapse="auto", max_nodes=1)
-    late = "The layout took too long: drawn without saved values"
-    steps = [
+    late = "drawn without saved values" if isinstance(what, Graph) else "drawn without rows and saved values"
+    return [
         (options, ""),
         (fewer, late),
         (scopes, f"{late}, layers collapsed"),
         (replace(scopes, fast=True), f"{late}, layers collapsed, edges straight"),
     ]
-    seen: set[str] = set()
-    for step, remark in steps:
-        plain = dot_source(graph, step)
-        if plain not in seen:
-            seen.add(plain)
-            source = dot_source(graph, replace(step, remark=remark)) if remark else plain
-            yield source, step.fast
 
 
-def _svg(graph: Graph, options: Options, timeout: float, dot: str | os.PathLike[str] | None) -> str:
-    text = _picture(graph, options, "svg", timeout, dot).decode()
-    return finish_svg(text, options.title or f"Computation graph of {len(graph.nodes)} nodes")
+def _svg(what: Subject, options: Options, timeout: float, dot: str | os.PathLike[str] | None) -> str:
+    text = _picture(what, options, "svg", timeout, dot).decode()
+    return finish_svg(text, options.title or _description(what))
+
+
+def _description(what: Subject) -> str:
+    if isinstance(what, Graph):
+        return f"Computation graph of {len(what.nodes)} nodes"
+    return f"{what.title}: {len(what.before.nodes)} nodes before, {len(what.after.nodes)} after"
 
 
 def finish_svg(text: str, title: str) -> str:

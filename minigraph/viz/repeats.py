@@ -30,8 +30,10 @@ class Repeats:
         return any(run in there and (there[run] != place or place > 0) for run, place in self.block.get(tail, ()))
 
 
-def find_repeats(graph: Graph, scope: Mapping[Node, str], lane: Mapping[Node, str]) -> Repeats:
-    """Find runs of sibling scopes, each fed by the one before, whose nodes agree one by one in op and type.
+def find_repeats(
+    graph: Graph, scope: Mapping[Node, str], lane: Mapping[Node, str], marks: Mapping[Node, str]
+) -> Repeats:
+    """Find runs of sibling scopes, each fed by the one before, whose nodes agree one by one in op, type and mark.
 
     Variables, constants and random keys may differ in value: these are what makes two layers two.
     """
@@ -47,7 +49,7 @@ def find_repeats(graph: Graph, scope: Mapping[Node, str], lane: Mapping[Node, st
     pending = [""]
     while pending:
         siblings = children.get(pending.pop(), [])
-        forms = {s: _form(graph, members[s]) for s in siblings}
+        forms = {s: _form(graph, members[s], marks) for s in siblings}
         for run in _runs(siblings, forms, members):
             if len(run) > 1:
                 _fold(result, runs, run, members)
@@ -67,13 +69,14 @@ def _in_order(members: Mapping[str, Sequence[Node]], lane: Mapping[Node, str]) -
     return sorted(members, key=first)
 
 
-def _form(graph: Graph, nodes: Sequence[Node]) -> tuple[Any, ...]:
-    """Return what twins have in common: ops, types, and who reads whom inside the scope."""
+def _form(graph: Graph, nodes: Sequence[Node], marks: Mapping[Node, str]) -> tuple[Any, ...]:
+    """Return what twins have in common: ops, types, marks, and who reads whom inside the scope."""
     number = {node: i for i, node in enumerate(nodes)}
     form: list[Any] = []
     for node in nodes:
         updated = number.get(graph.updates[node], -1) if node in graph.updates else None
-        form.append((_kind(node), node.type, tuple(number.get(i, -1) for i in node.inputs), updated))
+        operands = tuple(number.get(i, -1) for i in node.inputs)
+        form.append((_kind(node), node.type, operands, updated, marks.get(node)))
     return tuple(form)
 
 

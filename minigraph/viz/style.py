@@ -42,6 +42,11 @@ NAMES: Mapping[str, str] = MappingProxyType(
     }
 )
 
+# How the border of a changed box is drawn: the line's style and its width.
+BORDERS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {"added": ("rounded,filled", "3"), "removed": ("rounded,filled,dashed", "2"), "changed": ("rounded,filled", "2")}
+)
+
 
 @dataclass(frozen=True)
 class Theme:
@@ -53,7 +58,17 @@ class Theme:
     line: str
     saved: str
     cluster: tuple[str, str]
+    changes: Mapping[str, str]
     boxes: Mapping[str, tuple[str, str]]
+
+    def pale(self, color: str) -> str:
+        """Return a colour half way to the background, for what did not change."""
+        pairs = zip(_channels(color), _channels(self.background), strict=True)
+        return "#" + "".join(f"{(a + b) // 2:02x}" for a, b in pairs)
+
+
+def _channels(color: str) -> tuple[int, ...]:
+    return tuple(int(color[i : i + 2], 16) for i in (1, 3, 5))
 
 
 THEMES: Mapping[str, Theme] = MappingProxyType(
@@ -65,6 +80,7 @@ THEMES: Mapping[str, Theme] = MappingProxyType(
             line="#475569",
             saved="#b6c2d2",
             cluster=("#f1f5f9", "#cbd5e1"),
+            changes=MappingProxyType({"added": "#15803d", "removed": "#b91c1c", "changed": "#b45309"}),
             boxes=MappingProxyType(
                 {
                     "input": ("#e0f2fe", "#0284c7"),
@@ -87,6 +103,7 @@ THEMES: Mapping[str, Theme] = MappingProxyType(
             line="#94a3b8",
             saved="#54647d",
             cluster=("#1e293b", "#334155"),
+            changes=MappingProxyType({"added": "#4ade80", "removed": "#f87171", "changed": "#fbbf24"}),
             boxes=MappingProxyType(
                 {
                     "input": ("#0c3048", "#38bdf8"),

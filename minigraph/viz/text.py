@@ -7,9 +7,10 @@ import html
 import re
 from typing import Any
 
-from minigraph.ir import Constant, Dim, Node, TensorType, TupleType, Type
+from minigraph.ir import Constant, Dim, Item, Node, Op, TensorType, TupleType, Type
 from minigraph.ir.printer import value_text
 from minigraph.ir.types import shape_text
+from minigraph.ops.fused import Fused
 
 LONGEST = 60  # characters of a label; the rest is for the text form of the graph
 INLINE = 4  # elements of a constant that is written out instead of drawn
@@ -72,6 +73,18 @@ def constant_text(op: Constant) -> str | None:
     if isinstance(op.type.size, int) and op.type.size <= INLINE:
         return f"[{', '.join(map(number_text, op.values()))}]"
     return None
+
+
+def is_drawn(node: Node) -> bool:
+    """Tell whether a node is a box: items are part of edges, and small constants are written where they are read."""
+    if isinstance(node.op, Item):
+        return False
+    return not (isinstance(node.op, Constant) and constant_text(node.op) is not None)
+
+
+def fused_ops(node: Node) -> tuple[Op, ...]:
+    """Return the ops inside a fused region; a node of any other op has none."""
+    return tuple(step.op for step in node.op.body) if isinstance(node.op, Fused) else ()
 
 
 def is_inline(operand: Node, user: Node) -> bool:

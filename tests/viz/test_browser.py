@@ -59,6 +59,36 @@ def test_words_stay_inside_their_boxes(page, tmp_path: pathlib.Path, mode: str, 
     assert not errors
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("step", ["fold_batch_norm", "fuse", None])
+def test_words_stay_inside_their_boxes_in_both_panels(
+    page, tmp_path: pathlib.Path, step: str | None, theme: str
+) -> None:
+    model = plain_network((8, 8, 1), (4, "pool", 8))
+    _, trace = mg.optimize(model.lower("inference", batch_size=1))
+    page.goto(mg.render(trace, tmp_path / "trace.svg", step=step, theme=theme).as_uri())
+    overhang = page.evaluate(OVERHANG)
+    assert len(overhang) > 20
+    assert max(overhang) <= 6, "a line of words is wider than its box"
+
+
+def test_panels_stand_side_by_side_with_blocks_at_one_height(page, tmp_path: pathlib.Path) -> None:
+    model = plain_network((8, 8, 1), (4, 4, "pool", 8))
+    _, trace = mg.optimize(model.lower("inference", batch_size=1))
+    page.goto(mg.render(trace, tmp_path / "trace.svg", step="fold_batch_norm").as_uri())
+    before, after = page.evaluate("""() => ['before', 'after'].map(name => {
+        const box = document.querySelector(`g.panel.${name}`).getBoundingClientRect();
+        return [box.left, box.right, box.top, box.bottom];
+    })""")
+    assert before[1] <= after[0]
+    assert abs(before[2] - after[2]) < 40 and abs(before[3] - after[3]) < 40
+    ends = page.evaluate("""() => [...document.querySelectorAll('g')].filter(g =>
+        [...g.children].some(c => c.tagName === 'text' && /^block/.test(c.textContent))
+    ).map(g => g.getBoundingClientRect().bottom)""")
+    assert len(ends) == 6
+    assert all(abs(a - b) < 40 for a, b in zip(sorted(ends)[::2], sorted(ends)[1::2], strict=True))
+
+
 def test_a_picture_has_a_name_for_screen_readers(page, tmp_path: pathlib.Path) -> None:
     x = mg.Input((3,), name="x")
     page.goto(mg.render(mg.Graph({"y": mg.ops.relu(x)}), tmp_path / "graph.svg", title="one ReLU").as_uri())

@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from dot_text import boxes, clusters, edges, words
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from viz_graphs import network
@@ -20,30 +21,6 @@ from minigraph.viz import to_dot
 from minigraph.viz.draw import render
 from minigraph.viz.lanes import lanes, scopes
 from minigraph.viz.text import constant_text, notes, shorten, type_text
-
-
-def boxes(source):
-    """The boxes of DOT source: id → its line."""
-    return {m[1]: m[0] for m in re.finditer(r"^\s*(\w+) \[.*", source, re.M) if m[1] not in ("graph", "node", "edge")}
-
-
-def edges(source):
-    """The edges that DOT source shows: (tail, head, attributes), the way the values flow."""
-    found = []
-    for tail, head, rest in re.findall(r"^\s*(\w+) -> (\w+)(.*)$", source, re.M):
-        if "style=invis" in rest:  # there for the layout alone
-            continue
-        found.append((head, tail, rest) if "dir=back" in rest else (tail, head, rest))
-    return found
-
-
-def words(line):
-    """What a reader sees of a box or an edge."""
-    return re.sub(r"<[^<>]*>", " ", line[line.index("<") + 1 : line.rindex(">")]).split()
-
-
-def clusters(source):
-    return source.count("subgraph cluster_")
 
 
 def test_a_small_graph():

@@ -10,6 +10,7 @@ import pytest
 from viz_graphs import network
 
 from minigraph.errors import ArgumentError, MinigraphError
+from minigraph.passes import SIMPLIFY, CommonSubexpressions, run
 from minigraph.viz import mimebundle, render
 from minigraph.viz import renderer as renderers
 from minigraph.viz.renderer import Renderer, graphviz_pure, ladder
@@ -196,6 +197,41 @@ def test_a_slow_layout_is_drawn_with_less_and_says_so(quick, timeout, remark, ab
     assert "The layout took too long" in picture
     assert remark in picture
     assert absent not in picture
+
+
+TRACE = run([CommonSubexpressions(), SIMPLIFY], TRAINING)[1]
+
+
+@posix
+@pytest.mark.parametrize(("fails", "why"), [("exec /bin/sleep 60", "took too long"), ("exit 1", "failed")])
+def test_a_trace_that_cannot_be_laid_out_is_drawn_with_less_and_says_so(fails, why, fake):
+    dot = fake(f'case "$source" in *constraint=false*) {fails};; *) {ECHO};; esac')
+    picture = render(TRACE, timeout=3, collapse="none", dot=dot)
+    assert f"The layout {why}: drawn without rows and saved values<" in picture
+    assert "class=saved" not in picture
+    assert "cluster_before" in picture and "cluster_after" in picture
+
+
+@posix
+def test_the_last_form_of_a_trace_has_a_box_for_each_layer_and_lane(fake):
+    dot = fake(f'case "$source" in *splines=line*) {ECHO};; *) exit 1;; esac')
+    picture = render(TRACE, dot=dot)
+    assert "The layout failed: drawn without rows and saved values, layers collapsed, edges straight" in picture
+    assert "newrank=false" in picture
+    assert "<B>relu</B>" not in picture
+
+
+@posix
+def test_a_renderer_that_fails_at_one_picture_is_asked_for_a_simpler_one(fake):
+    dot = fake(f'case "$source" in *constraint=false*) exit 1;; *) {ECHO};; esac')
+    assert "The layout failed: drawn without saved values<" in render(TRAINING, collapse="none", dot=dot)
+
+
+def test_a_trace_is_left_as_dot_source_where_nothing_draws(nothing, tmp_path):
+    with pytest.raises(MinigraphError, match="install"):
+        render(TRACE, tmp_path / "a.svg", step="cse")
+    assert "cluster_before" in (tmp_path / "a.dot").read_text(encoding="utf-8")
+    assert mimebundle(TRACE) == {"text/plain": TRACE.report()}
 
 
 @posix
