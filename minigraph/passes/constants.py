@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from minigraph.errors import ArgumentError
 from minigraph.ir.graph import Graph, same_or_rebuilt
 from minigraph.ir.leaves import Constant
 from minigraph.ir.node import Node
@@ -32,6 +33,10 @@ class FoldConstants:
     evaluate: Evaluator
     limit: int = 1 << 20
     name: str = "fold_constants"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.limit, int) or self.limit < 0:
+            raise ArgumentError("bad limit of constants", expected="bytes: an integer ≥ 0", got=repr(self.limit))
 
     @property
     def arguments(self) -> str:

@@ -22,6 +22,7 @@ from minigraph.ir.origin import Origin, inheriting
 from minigraph.ir.verifier import verify
 from minigraph.ops.shape import CountOf
 from minigraph.passes.numbers import Numbers
+from minigraph.passes.selection import Selection
 from minigraph.passes.trace import Note, Refusal, Requirement, Rewrite, Step, Trace
 
 # Most passes are done after so many sweeps; from there on it is worth looking whether a graph comes back.
@@ -124,15 +125,17 @@ class Surroundings:
     stacked convolution – batch norm pairs.
     """
 
-    def __init__(self, graph: Graph, numbers: Numbers | None = None) -> None:
+    def __init__(self, graph: Graph, numbers: Numbers | None = None, selection: Selection | None = None) -> None:
         self.graph = graph
         self.numbers = numbers
+        self.selection = selection or Selection()
         self.old: dict[Node, Node] = {}  # new node → the node of the graph that it stands for
         self.notes: list[Note] = []
         self.requirements: list[Requirement] = []
         self._uses: dict[Node, int] = {}
         self._dead: set[Node] = set()
         self._parameters: dict[Node, bool] = {}
+        self._data_readers: dict[Node, frozenset[int]] = {}
 
     def uses(self, node: Node) -> int:
         """Return how often a node is read: as an operand, an output, or an update's value."""
@@ -143,6 +146,18 @@ class Surroundings:
         ids = {reader.id for reader in known}
         old = self.old.get(node, node)
         return tuple(r for r in self.graph.users.get(old, ()) if r.id not in ids)
+
+    def data_readers(self, node: Node) -> frozenset[int]:
+        """Return the ids of the graph's nodes that read a parameter and are data themselves."""
+        old = self.old.get(node, node)
+        if old not in self._data_readers:
+            readers = (r for r in self.graph.users.get(old, ()) if not self.is_parameter(r))
+            self._data_readers[old] = frozenset(r.id for r in readers)
+        return self._data_readers[old]
+
+    def allows(self, node: Node) -> bool:
+        """Tell whether the run may change a node that is not the one a rule is tried at."""
+        return self.selection.allows_scope(node.origin.scope)
 
     def ends(self, node: Node) -> list[str]:
         """Return what is read of a node from outside: `output 'y'`, `the update of 'w'`."""
@@ -292,7 +307,7 @@ class Rewriting:
         seen: dict[object, int] = {}
         for sweep in range(self.max_sweeps):
             before = len(trace.pending)
-            around = Surroundings(graph, self.numbers)
+            around = Surroundings(graph, self.numbers, trace.selection)
             rewriter = Rewriter(trace, self.name, around)
             graph = graph.rebuild(partial(self._apply, rewriter, around))
             if not rewriter.changed:

@@ -79,6 +79,8 @@ def unfit(node: Node, around: Surroundings) -> Refusal | None:
         return Refusal("its mode is open: lower the graph first", (node,))
     if not op.fold:
         return Refusal("asked not to: fold=False", (node,))
+    if not around.allows(node):
+        return Refusal("excluded from this run", (node,))
     for name, parameter in zip(("gamma", "beta", "mean", "variance"), node.inputs[1:5], strict=True):
         if around.is_parameter(parameter):
             continue
@@ -632,8 +634,8 @@ def _sharing(made: Node, around: Surroundings) -> str:
     shared: list[Node] = []
     for linear in _linear_ops(made, around):
         for kernel in map(_unscaled, linear.inputs):
-            others = around.other_readers(kernel, linear) if isinstance(kernel.op, Variable) else ()
-            if not all(map(around.is_parameter, others)):
+            readers = around.data_readers(kernel) if isinstance(kernel.op, Variable) else frozenset()
+            if len(readers) > (linear.id in readers):
                 shared.append(kernel)
     total = sum(known(k.tensor_type.nbytes) for k in shared)
     return f"; others read {shared[0].label!r}: a copy of {total:,} bytes" if shared else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from minigraph.errors import GraphError
+from minigraph.errors import ArgumentError, GraphError
 from minigraph.ir.graph import Graph, execution_order, same_or_rebuilt
 from minigraph.ir.leaves import Constant, Input, Item, Variable
 from minigraph.ir.node import Node
@@ -36,6 +36,12 @@ class Rematerialise:
     limit: int
     peak: Callable[[Graph], int]
     name: str = "rematerialise"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.limit, int) or self.limit < 0:
+            raise ArgumentError("bad memory limit", expected="bytes: an integer ≥ 0", got=repr(self.limit))
+        if not callable(self.peak):
+            raise ArgumentError("nobody here can tell how much memory a graph needs", expected="Means(peak=…)")
 
     @property
     def arguments(self) -> str:

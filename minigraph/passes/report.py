@@ -42,15 +42,13 @@ def count_batch_norms(graph: Graph) -> int:
 
 def trace_totals(trace: Trace) -> tuple[Totals, Totals]:
     """Return what the graph costs before all passes and after them, at one batch size that both can have."""
-    before, after = trace.before, trace.after
-    found = [_totals_of(graph, trace) for graph in (before, after)]
-    return found[0], found[1]
-
-
-def _totals_of(graph: Graph, trace: Trace) -> Totals:
-    """Return totals for one example; for two where batch norm's statistics need them."""
-    one = totals(graph, trace.measure_peak, dict.fromkeys(graph.symbols, 1))
-    return one if one.flops is not None else totals(graph, trace.measure_peak, dict.fromkeys(graph.symbols, 2))
+    graphs = trace.before, trace.after
+    symbols = [symbol for graph in graphs for symbol in graph.symbols]
+    for size in (1, 2):  # batch norm's statistics need two
+        before, after = (totals(graph, trace.measure_peak, dict.fromkeys(symbols, size)) for graph in graphs)
+        if before.flops is not None and after.flops is not None:
+            break
+    return before, after
 
 
 def _totals(trace: Trace) -> list[str]:

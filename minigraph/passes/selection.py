@@ -30,6 +30,13 @@ class Selection:
         """Tell whether a rule of a pass may rewrite a node."""
         return not (self.include or self.exclude) or self.allows(pass_, rule, node.origin.scope)
 
+    def allows_scope(self, scope: str) -> bool:
+        """Tell whether what was made in a layer scope may be changed, by whichever rule."""
+        scopes = [p for p in self.include if p.startswith(SCOPE)]
+        if scopes and not any(_matches(p, "", "", scope) for p in scopes):
+            return False
+        return not any(p.startswith(SCOPE) and _matches(p, "", "", scope) for p in self.exclude)
+
     def allows(self, pass_: str, rule: str, scope: str) -> bool:
         """Tell whether a rule of a pass may rewrite what was made in a layer scope."""
         names = [p for p in self.include if not p.startswith(SCOPE)]

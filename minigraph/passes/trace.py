@@ -204,6 +204,10 @@ class Trace:
         graph: Graph = _above("minigraph.runtime", "refreeze")(self, state)
         return graph
 
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        """Return the trace for a notebook: its report, and its picture where something can draw it."""
+        return _above("minigraph.viz", "mimebundle")(self)
+
     def __str__(self) -> str:
         return self.report()
 

@@ -1057,7 +1057,6 @@ def test_row_33_refused_by_scope_by_pass_and_by_rule(exclude, left):
     assert_within_bounds(graph, [(trace.step("freeze").before, final)], net.values)
 
 
-@pytest.mark.xfail(strict=True, reason="the scope of the linear op decides alone; the batch norm's is not looked at")
 def test_row_33_a_batch_norm_of_an_excluded_scope_does_not_go_into_what_reads_it():
     net = Net()
     with scope("block1"):
