@@ -8,6 +8,7 @@ from minigraph.ir.graph import Graph, same_or_rebuilt
 from minigraph.ir.leaves import Input, Variable
 from minigraph.ir.node import Node
 from minigraph.ir.op import Op
+from minigraph.ops.random import Dropout
 from minigraph.passes.driver import Rewriter
 from minigraph.passes.trace import Trace
 
@@ -17,7 +18,8 @@ class CommonSubexpressions:
     """Equal ops over the same operands are one node. Ops are values, so a dictionary is all it takes.
 
     Inputs and variables are what they are by name, and stay. Random numbers are functions of key and counter here, so
-    they merge like everything else.
+    they merge like everything else. Ops whose mode is open stay too: two dropouts draw two masks, and a batch norm that
+    is called twice moves its averages twice.
     """
 
     name: str = "cse"
@@ -29,7 +31,7 @@ class CommonSubexpressions:
 
         def make(node: Node, inputs: tuple[Node, ...]) -> Node:
             node = same_or_rebuilt(node, inputs)
-            if isinstance(node.op, (Input, Variable)):
+            if isinstance(node.op, (Input, Variable, Dropout)) or getattr(node.op, "moving", None) is not None:
                 return node
             first = seen.setdefault((node.op, inputs), node)
             return node if first is node else rewriter.replace("same_op_same_operands", node, lambda: first)
@@ -48,5 +50,10 @@ class DeadCode:
 
     def __call__(self, graph: Graph, trace: Trace) -> Graph:
         """Return the graph without updates that change nothing."""
-        updates = {target: value for target, value in graph.updates.items() if target is not value}
+        allows = trace.selection.allows
+        updates = {
+            target: value
+            for target, value in graph.updates.items()
+            if target is not value or not allows(self.name, self.name, target.origin.scope)
+        }
         return Graph(graph.outputs, updates, graph.inputs) if len(updates) < len(graph.updates) else graph

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Protocol, TypeAlias
 
-from minigraph.errors import ArgumentError, GraphError
+from minigraph.errors import ArgumentError, GraphError, MinigraphError
 from minigraph.ir import node as _node
 from minigraph.ir.graph import Graph, same_or_rebuilt, structure
 from minigraph.ir.leaves import Constant, Variable
@@ -95,7 +95,8 @@ def run(
             after = each(graph, trace)
             if verify_each:
                 verify(after)
-        except GraphError as error:
+        except MinigraphError as error:
+            trace.pending.clear()
             if verify_each:
                 raise PassError(each, graph, error) from error
             raise
@@ -109,7 +110,7 @@ def run(
 class PassError(GraphError):
     """A pass raised an error, or left a graph that is not valid; `graph` is what it was given."""
 
-    def __init__(self, pass_: Pass, graph: Graph, cause: GraphError) -> None:
+    def __init__(self, pass_: Pass, graph: Graph, cause: MinigraphError) -> None:
         super().__init__(
             f"pass {pass_.name} failed: {cause.summary}",
             expected=cause.expected, got=cause.got, where=cause.where, hint=cause.hint,
@@ -216,9 +217,9 @@ class Surroundings:
                     fresh.append(operand)
                 self._uses[operand] = self._uses.get(operand, 0) + 1
         self._uses[new] += reads
-        self._uses[old] = 0
+        self._uses[old] -= reads
         self.old.setdefault(new, self.old.get(old, old))
-        dropped = [old]
+        dropped = [old] if not self._uses[old] else []  # a replacement may read what it replaces
         while dropped:
             dead = dropped.pop()
             self._dead.add(dead)
@@ -314,7 +315,7 @@ class Rewriting:
                 return graph
             if sweep < _LONG:
                 continue
-            first = seen.setdefault(hash(structure(graph)), len(trace.pending))
+            first = seen.setdefault(structure(graph), len(trace.pending))
             if first < len(trace.pending):
                 self._fail("undoes its own work", trace.pending[first:])
         return self._fail(f"found no fixed point in {self.max_sweeps} sweeps", trace.pending[before:])

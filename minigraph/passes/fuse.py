@@ -77,9 +77,9 @@ def _apart(operand: Node, reader: Node, around: Surroundings) -> str | None:
 def unfused(node: Node) -> Node | None:
     """fused(x) = its steps one by one: what passes that look for single ops begin with.
 
-        %0 = input("x") : float32[2,3]
-        %1 = fused(%0, body=(step(op=neg(), inputs=(0,)), step(op=relu(), inputs=(1,)))) : float32[2,3]
-        return y=%1
+    %0 = input("x") : float32[2,3]
+    %1 = fused(%0, body=(step(op=neg(), inputs=(0,)), step(op=relu(), inputs=(1,)))) : float32[2,3]
+    return y=%1
     """
     return inline(node)
 

@@ -177,7 +177,7 @@ def pipeline_text(pipeline: Pipeline) -> str:
         parts.append(
             pipeline_text(each) if isinstance(each, Pipeline) else f"{name}({arguments})" if arguments else name
         )
-    return ",".join(parts)
+    return ",".join(filter(None, parts))
 
 
 def rewritings() -> list[Rewriting]:

@@ -33,25 +33,27 @@ class Selection:
     def allows_scope(self, scope: str) -> bool:
         """Tell whether what was made in a layer scope may be changed, by whichever rule."""
         scopes = [p for p in self.include if p.startswith(SCOPE)]
-        if scopes and not any(_matches(p, "", "", scope) for p in scopes):
+        if scopes and not any(_holds(p, scope) for p in scopes):
             return False
-        return not any(p.startswith(SCOPE) and _matches(p, "", "", scope) for p in self.exclude)
+        return not any(_holds(p, scope) for p in self.exclude)
 
     def allows(self, pass_: str, rule: str, scope: str) -> bool:
         """Tell whether a rule of a pass may rewrite what was made in a layer scope."""
         names = [p for p in self.include if not p.startswith(SCOPE)]
-        scopes = [p for p in self.include if p.startswith(SCOPE)]
-        if names and not any(_matches(p, pass_, rule, scope) for p in names):
+        if names and not any(_names(p, pass_, rule) for p in names):
             return False
-        if scopes and not any(_matches(p, pass_, rule, scope) for p in scopes):
-            return False
-        return not any(_matches(p, pass_, rule, scope) for p in self.exclude)
+        return self.allows_scope(scope) and not any(_names(p, pass_, rule) for p in self.exclude)
 
 
-def _matches(pattern: str, pass_: str, rule: str, scope: str) -> bool:
-    if not pattern.startswith(SCOPE):
-        names = (pass_, pass_.partition("(")[0], rule)  # "lower" is both of lower(training) and lower(inference)
-        return any(fnmatchcase(name, pattern) for name in names)
+def _names(pattern: str, pass_: str, rule: str) -> bool:
+    """Tell whether a pattern is one of names, and names this pass or rule."""
+    names = (pass_, pass_.partition("(")[0], rule)  # "lower" is both of lower(training) and lower(inference)
+    return not pattern.startswith(SCOPE) and any(fnmatchcase(name, pattern) for name in names)
+
+
+def _holds(pattern: str, scope: str) -> bool:
+    """Tell whether a pattern is one of scopes, and this scope lies in what it names."""
     wanted = pattern.removeprefix(SCOPE).replace("[", "[[]")  # a bracket is a bracket: scopes may hold some
     parts = scope.split("/")
-    return any(fnmatchcase("/".join(parts[: i + 1]), wanted) for i in range(len(parts)))
+    inside = any(fnmatchcase("/".join(parts[: i + 1]), wanted) for i in range(len(parts)))
+    return pattern.startswith(SCOPE) and inside

@@ -165,9 +165,12 @@ class Trace:
         offset = step.first_id - first
 
         def renumbered(node: Node, inputs: tuple[Node, ...]) -> Node:
+            history = tuple((rule, id + offset if id >= first else id) for rule, id in node.origin.history)
+            origin = node.origin if history == node.origin.history else replace(node.origin, history=history)
             if node.id >= first:
-                return Node(node.op, inputs, origin=node.origin, id=node.id + offset)
-            return node if inputs == node.inputs else node.with_inputs(inputs)
+                return Node(node.op, inputs, origin=origin, id=node.id + offset)
+            same = inputs == node.inputs and origin is node.origin
+            return node if same else Node(node.op, inputs, origin=origin, id=node.id)
 
         return graph.rebuild(renumbered)
 

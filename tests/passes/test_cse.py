@@ -10,6 +10,7 @@ from minigraph import ops
 from minigraph.errors import GraphError
 from minigraph.ir import Constant, Graph, Node, variable
 from minigraph.ir.leaves import input as input_
+from minigraph.ops.norm import BatchNorm, Moving
 from minigraph.passes import CommonSubexpressions, DeadCode, FoldConstants, Freeze, run
 from minigraph.runtime import constant_evaluator
 from passes.pictures import check, graph, same_numbers, unchanged
@@ -104,6 +105,23 @@ def test_dropping_an_update_that_changes_nothing_counts_as_the_same_results():
     w = variable((2,), name="w", init=1.0)
     before = Graph({"y": w * 1.0}, {w: w})
     same_numbers(before, mg.optimize(before)[0])
+
+
+def test_ops_whose_mode_is_open_are_not_merged():
+    """Two masks are two masks, and averages move once for each call."""
+    x = input_((4, 3), name="x")
+    vectors = [variable((3,), name=name, init=1.0) for name in ("gamma", "beta", "mean", "variance")]
+    norms = [Node(BatchNorm(1, 1e-3, Moving(0.5)), (x, *vectors)) for _ in range(2)]
+    graph = Graph({"y": ops.dropout(x, 0.5) + ops.dropout(x, 0.5), "z": norms[0] * norms[1]})
+    merged = run([CSE], graph)[0]
+    assert [n.op.name for n in merged.nodes].count("dropout") == 2
+    values = {"x": np.arange(12.0).reshape(4, 3), **dict.fromkeys(("gamma", "beta", "mean", "variance"), np.ones(3))}
+    same_numbers_after_training = [mg.lower(g, "training", seed=1) for g in (graph, merged)]
+    states = [mg.State({k: np.float32(v) for k, v in values.items() if k != "x"}) for _ in range(2)]
+    for each, state in zip(same_numbers_after_training, states, strict=True):
+        state.add(each.variables, 0)
+        mg.compile(each)(state, x=np.float32(values["x"]))
+    np.testing.assert_array_equal(states[0]["mean"], states[1]["mean"])
 
 
 # --- constant folding -----------------------------------------------------------------------------------------------
