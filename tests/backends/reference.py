@@ -71,6 +71,7 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "item": lambda op, x: x[op.index],
     "gather": lambda op, x, i: np.take(x, i, op.axis),
     "size": lambda op, x: np.array(math.prod(x.shape[a] for a in op.axes), op.dtype),
+    "after": lambda op, x, then: x,
 }
 
 
@@ -102,6 +103,14 @@ def run(graph: Graph, values: Mapping[str, Array]) -> dict[Node, Any]:
 def each(function: Callable[[float], float], x: Array) -> Array:
     """Return a Python function of each element."""
     return np.array([function(float(v)) for v in x.ravel()], np.float64).reshape(x.shape)
+
+
+@reference("fused")
+def _fused(op: Any, *operands: Array) -> Array:
+    values = list(operands)
+    for step in op.body:
+        values.append(REFERENCES[step.op.name](step.op, *(values[i] for i in step.inputs)))
+    return values[-1]
 
 
 @reference("gelu")

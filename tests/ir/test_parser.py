@@ -14,9 +14,11 @@ from ir.test_text import golden_graph
 from minigraph.errors import ModelFormatError
 from minigraph.ir import parse
 from minigraph.ir.parser import parse_value
+from minigraph.passes import FUSE, run
 from minigraph.runtime import compile
 
 HEAD = 'graph {\n  %0 = input("x") : float32[2,3]\n'  # what follows stands on line 3
+STEP = "fused(%0, body=(step(op=relu(), inputs=(0,)),)) : float32[2,3]  return y=%1 }"
 ALPHABET = '%0123456789=()[]{},:@*"\\<-#.eE \n\tabcxyzNinfnantruenonegraphreturnupdateβ🙂\x00'
 
 
@@ -31,7 +33,8 @@ def survives(text: str) -> bool:
 
 
 def corpus() -> list[str]:
-    return [str(golden_graph()), *(str(definition(random.Random(seed))) for seed in range(40))]
+    made = [definition(random.Random(seed)) for seed in range(40)]
+    return [str(golden_graph()), *map(str, made), *(str(run([FUSE], g)[0]) for g in made[:20])]
 
 
 def mutated(rng: random.Random, text: str) -> str:
@@ -97,10 +100,19 @@ def test_many_more_changes(change, seed):
     attack(change, 5000, seed + 100)
 
 
+def test_the_texts_that_steps_are_spoilt_in_would_be_right():
+    assert parse(step("", "")).outputs["y"].op.name == "fused"
+
+
 def test_a_message_for_every_text_that_is_no_string():
     for bad in (None, 5, b"graph {}", ["graph"]):
         with pytest.raises(ModelFormatError, match="text is a string"):
             parse(bad)
+
+
+def step(right: str, wrong: str) -> str:
+    """Return the text of a region with something wrong in its step."""
+    return f"{HEAD}  %1 = {STEP}".replace(right, wrong)
 
 
 REFUSED = {
@@ -146,6 +158,42 @@ REFUSED = {
     ),
     "a name that is not printable": (HEAD + '  %1 = input("a\\u0007") : int8[] }', 3, "printable"),
     "a string with a bad escape": (HEAD + '  %1 = input("\\q") : int8[] }', 3, "escape"),
+    "a region without steps": (HEAD + "  %1 = fused(%0, body=()) : float32[2,3]\n}", 3, "needs steps"),
+    "a region of numbers": (HEAD + "  %1 = fused(%0, body=(1, 2)) : float32[2,3]\n}", 3, "needs steps"),
+    "a region of an op": (HEAD + "  %1 = fused(%0, body=(relu(),)) : float32[2,3]\n}", 3, "needs steps"),
+    "a region that is a number": (HEAD + "  %1 = fused(%0, body=7) : float32[2,3]\n}", 3, ""),
+    "a step without an op": (step("op=relu(), ", ""), 3, "missing"),
+    "a step with a word for an op": (step("relu()", "relu"), 3, "not an op"),
+    "a step with a string for an op": (step("relu()", '"relu"'), 3, "an op"),
+    "a step with an unknown op": (step("relu", "exec"), 3, "bad syntax"),
+    "a step with an input": (step("relu()", 'input("z")'), 3, ""),
+    "a step with a constant": (step("relu()", "constant(1)"), 3, "attributes only"),
+    "a step with an operand": (step("relu()", "relu(%0)"), 3, "attributes only"),
+    "a step with a bad attribute": (step("relu()", "relu(alpha=1)"), 3, "no such attribute"),
+    "a step with an attribute of the wrong kind": (
+        step("relu()", "leaky_relu(alpha=none)"), 3, "wrong kind of value",
+    ),
+    "a step of an item": (step("relu()", "item(index=0)"), 3, "not an op for the inside"),
+    "a step that is a region": (step("relu()", "fused()"), 3, "not an op for the inside"),
+    "a step by position": (step("op=relu()", "relu()"), 3, "field=value only"),
+    "a step that reads itself": (step("(0,)", "(1,)"), 3, "reads each"),
+    "a step that reads what comes later": (
+        step("inputs=(0,))", "inputs=(1,)), step(op=relu(), inputs=(0,))"), 3, "comes later",
+    ),
+    "a step that reads before the start": (step("(0,)", "(-1,)"), 3, "bad inputs"),
+    "a step that reads a truth": (step("(0,)", "(false,)"), 3, "bad inputs"),
+    "a step that reads a size": (step("(0,)", "(N,)"), 3, "bad inputs"),
+    "a step that reads a list": (step("(0,)", "[0]"), 3, "bad inputs"),
+    "a step that reduces": (step("relu()", "sum(axes=(0,))"), 3, "works element by element"),
+    "regions in regions in regions": (
+        step("relu()", "fused(body=(step(op=" * 50 + "relu()" + "),))" * 50), 3, "nested",
+    ),
+    "an op where a number should be": (HEAD + "  %1 = softmax(%0, axis=relu()) : float32[2,3]\n}", 3, "wrong kind"),
+    "an op where a shape should be": (HEAD + "  %1 = reshape(%0, shape=relu()) : float32[6]\n}", 3, "wrong kind"),
+    "an op as a first value": ('graph {\n\n%0 = variable("w", init=relu()) : float32[2] return y=%0 }', 3, ""),
+    "a step as a first value": (
+        'graph {\n\n%0 = variable("w", init=step(op=relu(), inputs=())) : float32[2] return y=%0 }', 3, "",
+    ),
     "no output's name": (HEAD + "  return %0 }", 3, "an output's name"),
     "an output that is not there": (HEAD + "  return y=%7 }", 3, "%7 is used before it is defined"),
 }  # fmt: skip

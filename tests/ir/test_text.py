@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pathlib
+import random
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minigraph as mg
-from ir.random_graphs import INITIALIZERS, definition
+from ir.random_graphs import INITIALIZERS, definition, runnable
 from minigraph import layers, ops
 from minigraph.errors import GraphError
 from minigraph.ir import Constant, Graph, Node, parse, scope, symbol, variable
@@ -20,7 +21,13 @@ from minigraph.ir.parser import parse_value
 from minigraph.ir.printer import LITERAL_LIMIT, node_text, value_text
 from minigraph.ir.types import DTYPES
 from minigraph.layers.regularizers import L2
-from minigraph.ops.norm import Moving
+from minigraph.ops.activations import LeakyRelu, Relu
+from minigraph.ops.conv import Conv2D
+from minigraph.ops.elementwise import Add, Clip
+from minigraph.ops.fused import Fused, FusedStep
+from minigraph.ops.norm import BatchNorm, Moving
+from minigraph.ops.shape import After, BroadcastTo
+from minigraph.passes import FUSE, run
 
 GOLDEN = pathlib.Path(__file__).with_name("golden.txt")
 
@@ -161,6 +168,47 @@ def test_attribute_values_read_back(value):
     again = parse_value(value_text(value))
     assert again == value and type(again) is type(value)
     assert math.isnan(parse_value(value_text(math.nan)))
+
+
+@pytest.mark.parametrize(
+    "op", [Relu(), LeakyRelu(), LeakyRelu(0.5), Conv2D(), Conv2D((2, 1), ((0, 1), (2, 0)), groups=3, layout="NCHW"),
+           BroadcastTo((symbol("N"), 3)), Clip(-math.inf, 6.0), BatchNorm(1, 0.5), BatchNorm(moving=Moving(0.5))],
+    ids=repr,
+)  # fmt: skip
+def test_ops_as_attributes_read_back(op):
+    again = parse_value(value_text(op))
+    assert again == op and type(again) is type(op)
+    step = FusedStep(op, (0, 3))
+    assert parse_value(value_text(step)) == step
+    assert parse_value(value_text((step, step))) == (step, step)
+
+
+def test_the_text_of_a_region():
+    x, b = input_((symbol("N"), 3), name="x"), variable((3,), name="b")
+    body = (FusedStep(Add(), (0, 1)), FusedStep(LeakyRelu(0.5), (2,)))
+    graph = Graph({"y": Node(Fused(body), (x, b))})
+    assert str(graph).splitlines()[3] == (
+        "  %2 = fused(%0, %1, body=(step(op=add(), inputs=(0, 1)), step(op=leaky_relu(alpha=0.5), inputs=(2,)))) "
+        ": float32[N,3]"
+    )
+    again = reads_back(graph)
+    assert again.outputs["y"].op.body == body and again.symbols == ("N",)
+
+
+@pytest.mark.parametrize("make", [definition, runnable])
+def test_fused_graphs_read_back(make):
+    met = 0
+    for seed in range(60):
+        graph = run([FUSE], make(random.Random(seed)))[0]
+        met += sum(n.op.name == "fused" for n in graph.nodes)
+        again = reads_back(graph)
+        assert [n.origin.scope for n in again.nodes] == [n.origin.scope for n in graph.nodes]
+    assert met > 5
+
+
+def test_what_waits_for_something_reads_back():
+    x = input_((2,), name="x")
+    reads_back(Graph({"y": Node(After(), (x, ops.moments(x)[0].inputs[0]))}))
 
 
 def test_layout_of_the_text_does_not_matter():

@@ -15,12 +15,17 @@ from typing import Any
 import numpy as np
 
 from minigraph import ops
-from minigraph.ir import Node
-from minigraph.ops.conv import Conv2DKernelAdjoint
+from minigraph.ir import Node, Op
+from minigraph.ops.activations import Sigmoid, Silu, Softplus, Tanh
+from minigraph.ops.conv import Conv2D, Conv2DKernelAdjoint, Conv2DTranspose
+from minigraph.ops.elementwise import Add, Greater, Less, Mul, Neg, Sub, Where
+from minigraph.ops.fused import Fused, FusedStep
 from minigraph.ops.indexing import GatherAdjoint, SliceAdjoint
 from minigraph.ops.linalg import MatMul
+from minigraph.ops.norm import BatchNorm
 from minigraph.ops.pool import AvgPool2DAdjoint, MaxPool2DAdjoint, MaxPool2DSelect
-from minigraph.ops.shape import Cast
+from minigraph.ops.real import Sin
+from minigraph.ops.shape import After, Cast
 
 Rng = np.random.Generator
 Array = np.ndarray[Any, Any]
@@ -644,3 +649,114 @@ def _avg_pool2d_adjoint(rng: Rng) -> Case:
     window, attributes, _, y = some_pool(rng)
     op = AvgPool2DAdjoint(**attributes, count_padding=coin(rng), output_size=window.image)
     return Case(lambda g: Node(op, (g,)), [normal(rng, y)], str(op))
+
+
+# --- fused regions, ordering --------------------------------------------------------------------------------------
+
+SMOOTH = (Tanh, Sigmoid, Sin, Softplus, Silu, Neg)
+BETWEEN = (Add, Sub, Mul)
+
+
+class Region:
+    """A fused region that grows step by step; `full` are the places of values of the region's shape, `x0` first."""
+
+    def __init__(self, rng: Rng, shape: tuple[int, ...], operands: list[Array]) -> None:
+        self.rng = rng
+        self.shape = shape
+        self.operands = operands
+        self.steps: list[tuple[Op, list[tuple[str, int]]]] = []
+        self.full: list[tuple[str, int]] = []
+
+    def operand(self, array: Array) -> tuple[str, int]:
+        """Add an operand and return its place."""
+        self.operands.append(array)
+        return "operand", len(self.operands) - 1
+
+    def some(self, shape: tuple[int, ...]) -> tuple[str, int]:
+        """Return the place of an operand of a shape: an old one, perhaps."""
+        old = [i for i, a in enumerate(self.operands) if a.shape == shape and a.dtype == np.float64 and i > 1]
+        return ("operand", pick(self.rng, old)) if old and coin(self.rng) else self.operand(normal(self.rng, shape))
+
+    def step(self, op: Op, *places: tuple[str, int]) -> tuple[str, int]:
+        """Add a step and return its place."""
+        self.steps.append((op, list(places)))
+        return "step", len(self.steps) - 1
+
+    def grow(self) -> None:
+        """Add a step, or a few, that read the latest value."""
+        rng, latest = self.rng, self.full[-1]
+        kind = pick(rng, ["unary", "unary", "binary", "binary", "binary", "norm", "where", "cast"])
+        if kind == "unary":
+            self.full.append(self.step(pick(rng, SMOOTH)(), latest))
+        elif kind == "binary":
+            other = pick(rng, self.full) if rng.random() < 0.4 else self.some(narrower(rng, self.shape))
+            places = (latest, other) if coin(rng) else (other, latest)
+            self.full.append(self.step(Tanh(), self.step(pick(rng, BETWEEN)(), *places)))
+        elif kind == "norm" and self.shape:
+            vectors = [self.operand(normal(rng, self.shape[-1:])) for _ in range(3)]
+            variance = self.operand(positive(rng, self.shape[-1:]))
+            axis = pick(rng, [-1, len(self.shape) - 1])
+            self.full.append(self.step(BatchNorm(axis, 1e-3), latest, *vectors, variance))
+        elif kind == "where":  # between numbers that no difference of 1e-5 brings together
+            left, right = (self.operand(away_from(rng, self.shape, [0.0])), self.operand(np.zeros(())))
+            condition = self.step(pick(rng, (Less, Greater))(), left, right)
+            self.full.append(self.step(Where(), condition, latest, pick(rng, self.full)))
+        elif kind == "cast":
+            integers = self.operand(np.asarray(rng.integers(-2, 3, self.shape)))
+            self.full.append(self.step(Add(), latest, self.step(Cast(), integers)))
+
+    def case(self, note: str) -> Case:
+        """Return the region as a case."""
+        number = {"operand": 0, "step": len(self.operands)}
+        places = [tuple(number[kind] + i for kind, i in found) for _, found in self.steps]
+
+        def build(*xs: Node) -> Node:  # casts are to the operands' dtype, whichever that is
+            ops_ = [Cast(xs[0].dtype) if isinstance(op, Cast) else op for op, _ in self.steps]
+            return Node(Fused(tuple(map(FusedStep, ops_, places))), xs)
+
+        return Case(build, self.operands, f"{note}: {', '.join(op.name for op, _ in self.steps)}")
+
+
+def some_anchor(rng: Rng) -> tuple[Op | None, tuple[int, ...], list[Array]]:
+    """Return what a region begins with (a convolution, its adjoint, a product, or nothing), its shape and operands."""
+    kind = pick(rng, ["conv2d", "conv2d_transpose", "matmul", "none", "none"])
+    if kind == "conv2d":
+        c = some_conv(rng)
+        return Conv2D(**c.shared), c.y, [normal(rng, c.x), normal(rng, c.kernel)]
+    if kind == "conv2d_transpose":
+        c = some_conv(rng)
+        op = Conv2DTranspose(**c.shared, output_size=c.window.image)
+        return op, c.x, [normal(rng, c.y), normal(rng, c.kernel)]
+    if kind == "matmul":
+        batch, (m, k, n) = some_shape(rng, high=2), (int(s) for s in rng.integers(1, 5, 3))
+        return MatMul(), (*batch, m, n), [normal(rng, (*batch, m, k)), normal(rng, (k, n))]
+    shape = some_shape(rng, high=4)
+    return None, shape, [normal(rng, shape)]
+
+
+@case_of("fused")
+def _fused(rng: Rng) -> Case:
+    anchor, shape, operands = some_anchor(rng)
+    region = Region(rng, shape, operands)
+    if anchor is None:
+        region.full.append(("operand", 0))
+    else:
+        region.full.append(region.step(anchor, ("operand", 0), ("operand", 1)))
+    for _ in range(rng.integers(1, 5)):
+        region.grow()
+    if not region.steps:  # a batch norm of a scalar was left out
+        region.step(Neg(), region.full[-1])
+    return region.case(f"shape={shape}")
+
+
+@case_of("after")
+def _after(rng: Rng) -> Case:
+    """On the way of x, and of no consequence to it; `then` may be anything."""
+    x, then = some_shape(rng), some_shape(rng)
+    if coin(rng):
+        return Case(
+            lambda a, b: ops.sin(Node(After(), (a, ops.exp(b)))) * b, [normal(rng, x), normal(rng, ())], "then²"
+        )
+    return Case(
+        lambda a, b: Node(After(), (a, ops.argmax(b, 0))), [normal(rng, x), normal(rng, (2, *then))], "integers"
+    )

@@ -16,6 +16,11 @@ from minigraph.autodiff import gradients
 from minigraph.errors import DTypeError, GradientError, ShapeError
 from minigraph.ir import Graph, Node, Op, TensorType, bind, symbol, topological, variable, verify
 from minigraph.ir.leaves import input
+from minigraph.ops.activations import Tanh
+from minigraph.ops.conv import Conv2D
+from minigraph.ops.elementwise import Less, Mul, Sub, Where
+from minigraph.ops.fused import Fused, FusedStep, inline
+from minigraph.ops.shape import After
 from minigraph.runtime import Interpreter, State, compile
 
 Array = np.ndarray[Any, Any]
@@ -250,6 +255,25 @@ def test_an_op_without_a_gradient_names_itself_and_its_line() -> None:
     assert gradients(hidden * x, [hidden])[0] is not None  # nothing has to pass through it
 
 
+def test_nothing_flows_to_what_is_only_waited_for() -> None:
+    x, z = var(()), var((), "z")
+    y = Node(After(), (x * x, z * z))
+    assert values(gradients(y, [x]), x=3.0) == [6.0]
+    with pytest.raises(GradientError, match="does not depend on 'z'"):
+        gradients(y, [z])
+
+
+def test_the_gradient_of_a_region_is_that_of_its_steps() -> None:
+    """Values that several steps read, and an operand that only a condition reads."""
+    x, z = var((2, 3)), var((3,), "z")
+    steps = ((Tanh(), (0,)), (Mul(), (2, 0)), (Less(), (2, 1)), (Where(), (4, 3, 2)), (Sub(), (5, 2)))
+    region = Node(Fused(tuple(FusedStep(*step) for step in steps)), (x, z))
+    got, again = gradients(ops.sum(region * region), [x]), gradients(ops.sum(inline(region) * inline(region)), [x])
+    given = {"x": np.linspace(-2, 2, 6).reshape(2, 3), "z": np.array([0.1, -0.5, 0.7])}
+    np.testing.assert_allclose(values(got, **given), values(again, **given), rtol=1e-14)
+    assert region.op.vjp(region, region)[1] is None
+
+
 def test_mixed_float_types_meet_in_a_cast() -> None:
     x = var((3,), dtype="float32")
     y = ops.sum(ops.cast(x, "float64") * ops.cast(ops.cast(x, "float16"), "float64"))
@@ -275,6 +299,16 @@ def test_gradient_nodes_know_their_forward_node_and_its_line() -> None:
     assert {"mul", "sub"} <= {n.op.name for n in of_tanh}
     assert {n.origin.where for n in of_tanh} == {y.origin.where}
     assert all(n.origin.gradient_of in forward or n.op.name == "constant" for n in made)
+
+
+def test_what_a_region_computes_again_for_its_gradient_is_the_gradients() -> None:
+    x = var((3,))
+    region = Node(Fused((FusedStep(Tanh(), (0,)), FusedStep(Tanh(), (1,)))), (x,))
+    total = ops.sum(region)
+    (dx,) = gradients(total, [x])
+    forward = {n.id for n in topological([total])}
+    again = [n for n in topological([dx]) if n.id not in forward and n.op.name == "tanh"]
+    assert again and all(n.origin.gradient_of == region.id for n in again)
 
 
 def test_gradient_graphs_are_valid() -> None:
@@ -335,6 +369,12 @@ def _normed(h: Node) -> Node:
     return ops.exp(ops.batch_norm(h, variance, mean, mean, variance))
 
 
+def _fused(h: Node, x: Node, w: Node) -> Node:
+    """tanh(conv2d(x, w) − mean) · h, as one region."""
+    steps = ((Conv2D(padding="same"), (0, 1)), (Sub(), (4, 2)), (Tanh(), (5,)), (Mul(), (6, 3)))
+    return Node(Fused(tuple(FusedStep(*step) for step in steps)), (x, w, ops.mean(h, (0, 1, 2)), h))
+
+
 # From a convolution's result, its input and its kernel to what is differentiated.
 OVER_A_BATCH: dict[str, Callable[[Node, Node, Node], Node]] = {
     "mean": lambda h, x, w: ops.mean(h * h, (0, 1, 2)),
@@ -343,6 +383,8 @@ OVER_A_BATCH: dict[str, Callable[[Node, Node, Node], Node]] = {
     "conv": lambda h, x, w: ops.conv2d_transpose(ops.tanh(h), w, padding="same") * x,
     "cross_entropy": lambda h, x, w: ops.softmax_cross_entropy(ops.flatten(h), ops.softmax(ops.flatten(h))),
     "pools": lambda h, x, w: ops.max_pool2d(h, 2) * ops.avg_pool2d(h, 3, 2, "same"),
+    "fused": _fused,
+    "after": lambda h, x, w: Node(After(), (ops.tanh(h), ops.mean(h * h, (0, 1, 2)))),
     "broadcast": lambda h, x, w: h * ops.mean(h, 0, keepdims=True) + ops.broadcast_to(ops.sum(w, (0, 1, 2)), h.shape),
 }
 

@@ -28,7 +28,10 @@ from minigraph.ir import (
     verify,
 )  # fmt: skip
 from minigraph.ir.leaves import Constant, input
+from minigraph.ops.activations import Relu
 from minigraph.ops.conv import Conv2D, Conv2DKernelAdjoint, Conv2DTranspose
+from minigraph.ops.elementwise import Add, Neg
+from minigraph.ops.fused import Fused, FusedStep
 from minigraph.ops.indexing import Gather, GatherAdjoint, OneHot, Pad, Slice, SliceAdjoint
 from minigraph.ops.linalg import MatMul
 from minigraph.ops.loss import SoftmaxCrossEntropy
@@ -36,7 +39,7 @@ from minigraph.ops.norm import BatchNorm, Moments, Moving
 from minigraph.ops.pool import AvgPool2D, AvgPool2DAdjoint, MaxPool2DAdjoint, MaxPool2DSelect
 from minigraph.ops.random import RandomUniform
 from minigraph.ops.reduction import LogSumExp, Max, Mean, Min, Sum
-from minigraph.ops.shape import BroadcastTo, Concat, Reshape, Split, Transpose
+from minigraph.ops.shape import After, BroadcastTo, Concat, Reshape, Split, Transpose
 from ops.cases import CASES, draw
 
 N = symbol("N")
@@ -57,6 +60,11 @@ def b(*shape: Any) -> Node:
 def tup() -> Node:
     """A node with two results."""
     return Node(Moments((0,)), (v(2, 3),))
+
+
+def fused(*steps: tuple[Any, ...]) -> Fused:
+    """A region of steps: (op, place, place …)."""
+    return Fused(tuple(FusedStep(op, tuple(places)) for op, *places in steps))
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------
@@ -243,6 +251,29 @@ REFUSED: list[tuple[str, Callable[[], object], type[MinigraphError], str, str, s
      ArgumentError, "overhang", "", "same"),
     ("avg_pool2d_adjoint", lambda: Node(AvgPool2DAdjoint(output_size=(4, 4)), (v(1, 3, 3, 1),)),
      ShapeError, "fit", "(4, 4)", "(3, 3)"),
+    ("fused", lambda: Node(Fused(), (v(3),)), ShapeError, "needs steps", "step(", "()"),
+    ("fused", lambda: Node(Fused((Relu(),)), (v(3),)), ShapeError, "needs steps", "step(", "Relu"),  # type: ignore[arg-type]
+    ("fused", lambda: Node(fused((Relu(), 1), (Relu(), 0)), (v(3),)), ArgumentError, "comes later", "below 1", "Relu"),
+    ("fused", lambda: Node(fused((Relu(), 0), (Relu(), 0)), (v(3),)), ArgumentError, "reads each", "0 … 1", "Relu"),
+    ("fused", lambda: Node(fused((Relu(), 0)), (v(3), v(3))), ArgumentError, "reads each", "0 … 1", "2 operands"),
+    ("fused", lambda: Node(fused((Add(), 0, 1)), (v(3), v(4))), ShapeError, "broadcast", "equal or 1", "[3] and [4]"),
+    ("fused", lambda: Node(fused((Add(), 0, 1)), (v(3), i(3))), DTypeError, "dtypes", "one dtype", "float32 and int64"),
+    ("fused", lambda: Node(fused((Add(), 0, 1)), (v(3), tup())), ShapeError, "is a tuple", "a tensor", "("),
+    ("fused", lambda: Node(fused((Sum((0,)), 0)), (v(3),)), ShapeError, "by element", "elementwise", "sum as step 0"),
+    ("fused", lambda: Node(fused((Relu(), 0), (MatMul(), 2, 1)), (v(3, 3), v(3, 3))),
+     ShapeError, "by element", "elementwise", "matmul as step 1"),
+    ("fused", lambda: Node(fused((Relu(), 0), (Add(), 2, 1)), (v(3), v(2, 3))),
+     ShapeError, "one shape", "[2,3]", "float32[3]"),
+    ("fused", lambda: Node(fused((BatchNorm(1), 0, 1, 2, 3, 4)), (v(5, 3, 3), v(3), v(3), v(3), v(3))),
+     ShapeError, "by element", "last axis", "batch_norm as step 0"),
+    ("fused", lambda: Node(fused((BatchNorm(moving=Moving()), 0, 1, 2, 3, 4)), (v(5, 3), v(3), v(3), v(3), v(3))),
+     ShapeError, "by element", "last axis", "batch_norm as step 0"),
+    ("fused", lambda: FusedStep(Constant.of(1.0, "float32"), ()), ArgumentError, "inside of a fused", "", "Constant"),
+    ("fused", lambda: FusedStep(fused((Relu(), 0)), (0,)), ArgumentError, "inside of a fused region", "", "Fused"),
+    ("fused", lambda: FusedStep("relu", (0,)), ArgumentError, "inside of a fused", "", "relu"),  # type: ignore[arg-type]
+    ("fused", lambda: FusedStep(Relu(), (-1,)), ArgumentError, "inputs of a fused step", "numbers ≥ 0", "(-1,)"),
+    ("fused", lambda: FusedStep(Relu(), (True,)), ArgumentError, "inputs of a fused step", "numbers ≥ 0", "(True,)"),
+    ("fused", lambda: FusedStep(Relu(), [0]), ArgumentError, "inputs of a", "numbers", "[0]"),  # type: ignore[arg-type]
     ("mean", lambda: ops.global_avg_pool2d(v(8, 8, 3)), ShapeError, "images need 4 axes", "NHWC", "3 axes"),
     ("avg_pool2d", lambda: ops.adaptive_avg_pool2d(v(1, N, 8, 3), 2), ShapeError, "symbolic", "a number", ""),
     ("item", lambda: item(v(3), 0), ShapeError, "only a tuple has items", "", "float32[3]"),
@@ -258,7 +289,9 @@ REFUSED: list[tuple[str, Callable[[], object], type[MinigraphError], str, str, s
     ("variable", lambda: variable((2,), name="a\n"), GraphError, "not a name", "printable", "a"),
 ]  # fmt: skip
 # What takes any tensor, and refuses tuples and a wrong number of operands only (tested for all ops below).
-TAKE_ANY = {"neg", "abs", "sign", "floor"}
+TAKE_ANY = {"neg", "abs", "sign", "floor", "after"}
+# Operands that may be tuples: what `after` waits for is not looked into.
+TAKE_TUPLES = {("after", 1)}
 
 
 @pytest.mark.parametrize(
@@ -311,6 +344,8 @@ def case_nodes(op: str, seed: int = 0) -> list[Node]:
 def test_a_tuple_is_no_operand(op: str) -> None:
     node = next(n for seed in range(40) for n in case_nodes(op, seed))
     for at in range(len(node.inputs)):
+        if (op, at) in TAKE_TUPLES:
+            continue
         inputs = [tup() if k == at else x for k, x in enumerate(node.inputs)]
         with pytest.raises((ShapeError, DTypeError)) as caught:
             Node(node.op, inputs)
@@ -393,6 +428,8 @@ def test_inferred_types_are_those_of_the_values(op: str) -> None:
         (lambda: ops.softmax_cross_entropy(v(N, 5, 4), i(N, 4), 1), (N, 4)),
         (lambda: ops.batch_norm(v(N, 4, 4, 3), v(3), v(3), v(3), v(3)), (N, 4, 4, 3)),
         (lambda: ops.size(v(N, 3)), ()),
+        (lambda: Node(fused((Add(), 1, 0), (Relu(), 2)), (v(3), v(N, 3))), (N, 3)),
+        (lambda: Node(After(), (v(N, 3), v(7))), (N, 3)),
     ],
 )  # fmt: skip
 def test_shapes_worked_out_by_hand(node: Callable[[], Node], shape: tuple[Any, ...]) -> None:
@@ -458,6 +495,10 @@ SYMBOLIC: dict[str, Build] = {
     "gather": lambda n: ops.gather(_x(n, 3), i(2), 1),
     "gather_adjoint": lambda n: Node(GatherAdjoint((n, 5), 1), (_x(n, 3), i(3))),
     "size": lambda n: ops.size(_x(n, 3)),
+    "after": lambda n: Node(After(), (_x(n, 3), ops.moments(_x(n, 4))[0].inputs[0])),
+    "fused": lambda n: Node(
+        fused((Conv2D(), 0, 1), (Add(), 3, 2), (Neg(), 4)), (_x(n, 6, 6, 2), v(3, 3, 2, 4), _x(n, 1, 1, 4))
+    ),
     "random_uniform": lambda n: ops.random_uniform(i(), (n, 3)) < _x(n, 3),
     "conv2d": lambda n: ops.conv2d(_x(n, 6, 6, 2), v(3, 3, 2, 4), 2, "same"),
     "conv2d_transpose": lambda n: ops.conv2d_transpose(_x(n, 3, 3, 4), v(3, 3, 2, 4), 2, "same"),
@@ -539,6 +580,10 @@ def test_a_symbol_is_no_number() -> None:
         (lambda: ops.softmax_cross_entropy(v(10, 20), v(10, 20)), 1600, 1640),
         (lambda: ops.transpose(v(10, 20)), 0, 1600),
         (lambda: ops.random_uniform(i(), (10, 20)), 2000, 808),
+        # the steps' operations; what lies between them is not moved
+        (lambda: Node(fused((MatMul(), 0, 1), (Add(), 3, 2), (Relu(), 4)), (v(4, 3), v(3, 6), v(6))),
+         144 + 24 + 24, 4 * (12 + 18 + 6 + 24)),
+        (lambda: Node(After(), (v(10), v(20))), 0, 0),
     ],
 )  # fmt: skip
 def test_flops_and_bytes_counted_by_hand(node: Callable[[], Node], flops: int, nbytes: int) -> None:
