@@ -169,24 +169,25 @@ def _number(value: float) -> Node:
 
 def after(inner: Affine, outer: Affine) -> Affine | None:
     """Return the map that applies `inner`, then `outer`; None where they run along different axes."""
-    if inner.axis == outer.axis or _is_scalar(outer):
+    if inner.axis == outer.axis or is_scalar(outer):
         axis = inner.axis
-    elif _is_scalar(inner):
+    elif is_scalar(inner):
         axis = outer.axis
     else:
         return None
     return Affine(axis, times(inner.scale, outer.scale), plus(scaled(inner.shift, outer.scale), outer.shift))
 
 
-def _is_scalar(map_: Affine) -> bool:
+def is_scalar(map_: Affine) -> bool:
+    """Tell whether a map is the same along all axes."""
     return all(v is None or v.rank == 0 for v in (map_.scale, map_.shift))
 
 
 # --- linear ops and their kernels -------------------------------------------------------------------------------------
 
 
-def channels_axis(op: Convolution) -> int:
-    """Return the axis of the channels in the images of a convolution."""
+def channels_axis(op: Any) -> int:
+    """Return the axis of the channels in the images of a convolution or a pool."""
     return 3 if op.layout == NHWC else 1
 
 

@@ -14,9 +14,11 @@ from minigraph.ops.linalg import MatMul
 from minigraph.ops.norm import BatchNorm
 from minigraph.ops.real import rsqrt
 from minigraph.passes import affine
+from minigraph.passes.absorb import absorb, start_of_walk
 from minigraph.passes.affine import Affine
+from minigraph.passes.conditions import Result, unfit, unless_overflow
 from minigraph.passes.driver import Rewriting, Surroundings, at
-from minigraph.passes.fold import Result, absorb, into_kernel, start_of_walk, unfit, unless_overflow
+from minigraph.passes.feed import into_kernel
 from minigraph.passes.trace import Refusal
 
 

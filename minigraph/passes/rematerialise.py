@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 from minigraph.errors import ArgumentError, GraphError
 from minigraph.ir.graph import Graph, execution_order, same_or_rebuilt
 from minigraph.ir.leaves import Constant, Input, Item, Variable
 from minigraph.ir.node import Node
+from minigraph.ir.op import Op
 from minigraph.ir.types import TensorType, known
 from minigraph.ops.shape import After, Reshape
 from minigraph.passes.driver import Rewriter
 from minigraph.passes.trace import Trace
+
+# The name that rewrites are recorded under.
+RULE = "compute_again"
 
 _LEAVES = (Input, Variable, Constant)
 _VIEWS = (Reshape, Item, After)  # no memory of their own
@@ -56,15 +62,16 @@ class Rematerialise:
         for _ in range(_ROUNDS):
             if best <= self.limit:
                 break
-            chosen = _choose(graph, best - self.limit, banned, share)
+            chosen = _choose(graph, best - self.limit, banned | self._excluded(graph, trace), share)
             if not chosen:
                 break
-            changed = _recompute(graph, chosen, trace, self.name)
-            peak = self.peak(changed)
-            if peak < best:
-                graph, best = changed, peak
+            copies: _Copies = {}
+            peak = self.peak(_recompute(graph, chosen, Trace(), self.name, copies))
+            if peak < best:  # what helps is done once more, for the record, as far as the selection goes
+                graph, best = _recompute(graph, chosen, trace, self.name, copies), peak
+                if trace.selection.limit is not None and len(trace.pending) >= trace.selection.limit:
+                    return graph
                 continue
-            del trace.pending[-len(chosen) :]
             if len(chosen) == 1:
                 banned.add(chosen[0].value.id)
             share = share / 2 if len(chosen) > 1 else 1.0
@@ -78,6 +85,10 @@ class Rematerialise:
             )
         return graph
 
+    def _excluded(self, graph: Graph, trace: Trace) -> set[int]:
+        """Return the nodes that the selection keeps as they are."""
+        return {n.id for n in graph.nodes if not trace.selection.allows_node(self.name, RULE, n)}
+
 
 @dataclass(frozen=True)
 class _Choice:
@@ -89,6 +100,10 @@ class _Choice:
     late: frozenset[Node]
     saved: int
     work: int
+
+
+# The second copies that were made for a choice, and what they wait behind, by the node that they are a copy of.
+_Copies: TypeAlias = dict[tuple[_Choice, Node, type[Op]], Node]
 
 
 class _Lives:
@@ -155,7 +170,7 @@ def _choose(graph: Graph, excess: int, banned: set[int], share: float) -> list[_
 
 def _offer(node: Node, lives: _Lives) -> _Choice | None:
     """Return how a value could be computed again for those who read it after the fullest step, or None."""
-    if not isinstance(node.type, TensorType) or isinstance(node.op, (*_LEAVES, *_VIEWS)) or node.origin.gradient_of:
+    if not isinstance(node.type, TensorType) or isinstance(node.op, (*_LEAVES, *_VIEWS)) or _is_adjoint(node):
         return None
     if not lives.at[node] < lives.peak < lives.last[node] < len(lives.graph.nodes):
         return None
@@ -170,6 +185,11 @@ def _offer(node: Node, lives: _Lives) -> _Choice | None:
         return None
     work = sum(known(n.op.flops(n)) + nbytes(n) for n in again)
     return _Choice(node, again, then, frozenset(late), saved, work)
+
+
+def _is_adjoint(node: Node) -> bool:
+    """Tell whether a node belongs to the backward pass."""
+    return node.origin.gradient_of is not None
 
 
 def _late_readers(node: Node, lives: _Lives) -> list[Node]:
@@ -215,31 +235,35 @@ def _expression(node: Node, until: int, lives: _Lives) -> tuple[tuple[Node, ...]
     return tuple(again), extended
 
 
-def _recompute(graph: Graph, chosen: Sequence[_Choice], trace: Trace, name: str) -> Graph:
-    """Return the graph in which late readers read second copies."""
+def _recompute(graph: Graph, chosen: Sequence[_Choice], trace: Trace, name: str, known: _Copies) -> Graph:
+    """Return the graph in which late readers read second copies; those in `known` keep their ids, new ones go there."""
     rewriter = Rewriter(trace, name)
     new: dict[Node, Node] = {}
-    copies: dict[tuple[_Choice, Node], Node] = {}
+    seconds: dict[_Choice, Node] = {}
+
+    def again(key: tuple[_Choice, Node, type[Op]], op: Op, *inputs: Node) -> Node:
+        known[key] = known[key].with_inputs(inputs) if key in known else Node(op, inputs)
+        return known[key]
 
     def copy(choice: _Choice) -> Node:
+        made: dict[Node, Node] = {}
         for each in choice.again:
-            inputs = [copies.get((choice, i), new[i]) for i in each.inputs]
-            if not any((choice, i) in copies for i in each.inputs):  # a first op waits; the others wait for it
+            inputs = [made.get(i, new[i]) for i in each.inputs]
+            if not any(i in made for i in each.inputs):  # a first op waits; the others wait for it
                 place = next((p for p, i in enumerate(each.inputs) if not isinstance(i.op, Constant)), 0)
-                inputs[place] = Node(After(), (inputs[place], new[choice.then]))
-            copies[choice, each] = Node(each.op, inputs)
-        return copies[choice, choice.value]
+                inputs[place] = again((choice, each, After), After(), inputs[place], new[choice.then])
+            made[each] = again((choice, each, type(each.op)), each.op, *inputs)
+        return made[choice.value]
 
     def make(node: Node, inputs: tuple[Node, ...]) -> Node:
         changed = list(inputs)
         for choice in chosen:
-            if node in choice.late:
-                if (choice, choice.value) not in copies:
-                    rewriter.replace("compute_again", new[choice.value], lambda choice=choice: copy(choice))  # type: ignore[misc]
-                second = copies[choice, choice.value]
-                changed = [second if i is choice.value else c for i, c in zip(node.inputs, changed, strict=True)]
-        made = same_or_rebuilt(node, tuple(changed))
-        new[node] = made
-        return made
+            if node not in choice.late:
+                continue
+            if choice not in seconds:
+                seconds[choice] = rewriter.replace(RULE, new[choice.value], partial(copy, choice))
+            changed = [seconds[choice] if i is choice.value else c for i, c in zip(node.inputs, changed, strict=True)]
+        new[node] = same_or_rebuilt(node, tuple(changed))
+        return new[node]
 
     return graph.rebuild(make, execution_order(graph))

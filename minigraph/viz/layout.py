@@ -54,6 +54,7 @@ def side_by_side(drawn: Sketch) -> list[tuple[str, str]]:
     """Return (layer, gradient) pairs of boxes: a layer of one box stands beside its gradient.
 
     Where the gradient is drawn open and the layer is not, it is the topmost box of the gradient, with which it ends.
+    What a layer has beside inner layers, like the sum of a residual block, is not the layer: it stands where data flows.
     """
     flow = _flow(drawn, BACKWARD)
     number = {box: i for i, box in enumerate(in_order(list(drawn.boxes), flow))}
@@ -65,10 +66,20 @@ def side_by_side(drawn: Sketch) -> list[tuple[str, str]]:
     for box in sorted(drawn.boxes.values(), key=lambda box: height[box.id]):
         if box.lane == FORWARD and box.layer and box.kind != "variable":
             forward.setdefault(box.layer, []).append(box)
-        for layer in prefixes(box.layer or box.scope) if box.lane == BACKWARD else []:
+        for layer in prefixes(box.layer or box.scope) if box.lane == BACKWARD and box.kind != "bare" else []:
             gradient.setdefault(layer, []).append(box.id)
-    single = [(layer, boxes[0]) for layer, boxes in forward.items() if len(boxes) == 1 and layer in gradient]
+    parted = {outer for layer in forward for outer in prefixes(layer)[:-1]}
+    single = [(layer, b[0]) for layer, b in forward.items() if len(b) == 1 and layer in gradient.keys() - parted]
     return [(b.id, gradient[layer][-1]) for layer, b in single if len(gradient[layer]) == 1 or "scope" in b.classes]
+
+
+def beside_readers(drawn: Sketch) -> list[tuple[str, str]]:
+    """Return (constant, reader) pairs of a gradient: a constant stands in the row of the box that reads it.
+
+    Gradients are ranked against the flow: below its reader, the constant would stretch the layer into the rows of the
+    next one, which then could not stand below it.
+    """
+    return [(tail, head) for tail, head in _flow(drawn, BACKWARD) if drawn.boxes[tail].kind == "bare"]
 
 
 def common_rows(before: Sketch, after: Sketch) -> list[tuple[str, str]]:

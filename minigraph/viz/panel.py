@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from minigraph.viz.boxes import Box
 from minigraph.viz.diff import CHANGED, KEPT
 from minigraph.viz.lanes import BACKWARD, FORWARD, UPDATE, prefixes
-from minigraph.viz.layout import hung, side_by_side
+from minigraph.viz.layout import beside_readers, hung, side_by_side
 from minigraph.viz.legend import box_label, edge_label, small
 from minigraph.viz.sketch import Edge, Sketch, scopes_of
 from minigraph.viz.style import BORDERS, Theme
@@ -35,6 +35,8 @@ def write_panel(picture: graphviz.Digraph, drawn: Sketch, theme: Theme, prefix: 
     for left, right in side_by_side(drawn):
         same_row(picture, left, right)
         picture.edge(left, right, style="invis", weight=_BESIDE)
+    for constant, reader in beside_readers(drawn):
+        same_row(picture, reader, constant)
 
 
 def _weight(tail: Box, head: Box, edge: Edge) -> str:

@@ -39,9 +39,11 @@ from minigraph.passes import (
     Rewriting,
     Surroundings,
     Trace,
+    absorb,
     affine,
     at,
-    fold,
+    conditions,
+    feed,
     layout,
     pads,
     pipelines,
@@ -154,9 +156,9 @@ def absorber(op: type, public: bool = False) -> Callable[[Function], Function]:
 
     def decorate(bad: Function) -> Function:
         def plant(patch: pytest.MonkeyPatch, fire: Fired) -> Passes:
-            right = next((absorb for classes, absorb in fold._ABSORBERS if op in classes), refused)
+            right = next((each for classes, each in absorb._ABSORBERS if op in classes), refused)
             entry = ((op,), _planted(bad, right, fire))
-            patch.setattr(fold, "_ABSORBERS", (entry, *fold._ABSORBERS))
+            patch.setattr(absorb, "_ABSORBERS", (entry, *absorb._ABSORBERS))
             return standard
 
         _add(bad, plant, public)
@@ -313,7 +315,7 @@ def maps_in_the_wrong_order(right, inner, outer):
     return right(outer, inner)
 
 
-@instead_of(fold._shift)
+@instead_of(absorb.add_shift)
 def shift_forgotten(right, made, map_, around):
     """t is forgotten: batch_norm(x·w) = x·(w·s)."""
     return made
@@ -325,7 +327,7 @@ def parameters_by_way_of_float16(right, parameter):
     return right(cast(cast(parameter, "float16"), parameter.dtype))
 
 
-@instead_of(fold.overflow, public=True)
+@instead_of(conditions.overflow, public=True)
 def overflow_accepted(right, parameters, around):
     """A folded float16 kernel may overflow to infinity."""
     return None
@@ -414,7 +416,7 @@ def axis_found_by_its_size(right, node, axis):
     return before.index(node.shape[axis]) if by_size else right(node, axis)
 
 
-@instead_of(fold._through_movement)
+@instead_of(feed._through_movement)
 def flatten_in_another_order(right, node, map_):
     """A flattened N,C,H,W image is taken for N,H,W,C: s is tiled."""
     found = right(node, map_)
@@ -437,7 +439,7 @@ def scale_not_split(right, vector, start, size):
 @absorber(Add)
 def shift_added_twice(right, node, map_, around, walk):
     """(a + b)·s + t = (a·s + t) + (b·s + t)."""
-    made = [fold.absorb(i, map_, around, walk) for i in node.inputs]
+    made = [absorb.absorb(i, map_, around, walk) for i in node.inputs]
     if any(isinstance(m, Refusal) or around.is_parameter(m) for m in made):
         return right(node, map_, around, walk)
     return node.with_inputs(made)
@@ -450,15 +452,15 @@ def bias_not_scaled(right, node, map_, around, walk):
     vector = affine.along(affine.wide(bias), map_.axis, node.shape) if around.is_parameter(bias) else None
     if vector is None:
         return right(node, map_, around, walk)
-    return fold.absorb(x, Affine(map_.axis, map_.scale, affine.plus(vector, map_.shift)), around, walk)
+    return absorb.absorb(x, Affine(map_.axis, map_.scale, affine.plus(vector, map_.shift)), around, walk)
 
 
 @absorber(Add)
 def identity_branch_ignored(right, node, map_, around, walk):
     """(x + a)·s + t = x + (a·s + t): the branch that cannot be scaled is left as it is."""
     x, y = node.inputs
-    made = fold.absorb(y, map_, around, walk)
-    refused = isinstance(fold.absorb(x, map_, around, walk), Refusal)
+    made = absorb.absorb(y, map_, around, walk)
+    refused = isinstance(absorb.absorb(x, map_, around, walk), Refusal)
     if refused and not around.is_parameter(y) and isinstance(made, Node):
         return node.with_inputs((x, made))
     return right(node, map_, around, walk)
@@ -467,35 +469,35 @@ def identity_branch_ignored(right, node, map_, around, walk):
 @absorber(Relu)
 def folded_through_a_relu(right, node, map_, around, walk):
     """relu(x)·s + t = relu(x·s + t)."""
-    made = fold.absorb(node.inputs[0], map_, around, walk)
+    made = absorb.absorb(node.inputs[0], map_, around, walk)
     return node.with_inputs((made,)) if isinstance(made, Node) else right(node, map_, around, walk)
 
 
 @absorber(AvgPool2D)
 def counted_padding_ignored(right, node, map_, around, walk):
     """avg_pool(x)·s + t = avg_pool(x·s + t), also where the pool counts the zeros around x."""
-    return fold._around(node, map_, around, walk, shift_inside=True)
+    return absorb._around(node, map_, around, walk, shift_inside=True)
 
 
 @absorber(MaxPool2D)
 def maximum_with_a_negative_scale(right, node, map_, around, walk):
     """max_pool(x)·s + t = max_pool(x·s + t), whatever the sign of s."""
-    return fold._around(node, map_, around, walk, shift_inside=True)
+    return absorb._around(node, map_, around, walk, shift_inside=True)
 
 
-@instead_of(fold._not_positive)
+@instead_of(conditions.not_positive)
 def relu_with_a_negative_scale(right, scale, around, node):
     """relu(x·s + t) = s·relu(x + t/s), whatever the sign of s."""
     return None if isinstance(node.op, Relu) else right(scale, around, node)
 
 
-@instead_of(fold._through)
+@instead_of(feed._through)
 def counted_padding_ignored_behind(right, node, map_, around):
     """avg_pool(x·s + t) = avg_pool(x)·s + t, also where the pool counts the zeros around x."""
     return map_ if isinstance(node.op, AvgPool2D) else right(node, map_, around)
 
 
-@instead_of(fold._known_pads)
+@instead_of(feed._known_pads)
 def one_bias_at_the_border_too(right, op, window, spatial):
     """A batch norm before a convolution with zero padding becomes one bias for all pixels."""
     return (0, 0), (0, 0)

@@ -16,7 +16,7 @@ import minigraph as mg
 from minigraph import ops
 from minigraph.ir import Graph, scope
 from minigraph.ops.conv import Conv2DTranspose
-from minigraph.passes import FOLD_BATCH_NORM, MERGE_AFFINES, MERGE_PADS, Trace, affine, fold, run
+from minigraph.passes import FOLD_BATCH_NORM, MERGE_AFFINES, MERGE_PADS, Trace, absorb, affine, feed, fold, run
 from minigraph.passes.selection import Selection
 from minigraph.runtime import StateNumbers
 from minigraph.testing.networks import random_network
@@ -589,8 +589,8 @@ def bias_not_scaled(patch):
 
 
 def bias_laid_from_its_own_first_axis(patch):
-    right = fold._of_parameter
-    patch.setattr(fold, "_of_parameter", lambda parameter, map_, rank: right(parameter, map_, parameter.rank))
+    right = absorb._of_parameter
+    patch.setattr(absorb, "_of_parameter", lambda parameter, map_, rank: right(parameter, map_, parameter.rank))
 
 
 def other_side_of_transposed_kernels(patch):
@@ -609,7 +609,7 @@ def groups_forgotten(patch):
 
 
 def one_bias_for_border_and_inside(patch):
-    patch.setattr(fold, "_known_pads", lambda op, window, spatial: ())
+    patch.setattr(feed, "_known_pads", lambda op, window, spatial: ())
 
 
 def flattened_in_another_order(patch):
@@ -617,12 +617,15 @@ def flattened_in_another_order(patch):
 
 
 def any_sign_through_relu_and_maximum(patch):
-    patch.setattr(fold, "_not_positive", lambda scale, around, node: None)
+    for module in (absorb, feed, fold):
+        patch.setattr(module, "not_positive", lambda scale, around, node: None)
 
 
 def shift_inside_what_counts_zeros(patch):
-    right = fold._around
-    patch.setattr(fold, "_around", lambda node, map_, around, walk, shift_inside: right(node, map_, around, walk, True))
+    right = absorb._around
+    patch.setattr(
+        absorb, "_around", lambda node, map_, around, walk, shift_inside: right(node, map_, around, walk, True)
+    )
 
 
 def first_channels_for_all_branches(patch):
@@ -632,11 +635,11 @@ def first_channels_for_all_branches(patch):
 
 def shift_in_both_branches(patch):
     def wrong(node, map_, around, walk):
-        made = [fold.absorb(side, map_, around, walk) for side in node.inputs]
+        made = [absorb.absorb(side, map_, around, walk) for side in node.inputs]
         return node.with_inputs(made)
 
-    table = [((ops.elementwise.Add,), wrong), *fold._ABSORBERS]
-    patch.setattr(fold, "_ABSORBERS", tuple(table))
+    table = [((ops.elementwise.Add,), wrong), *absorb._ABSORBERS]
+    patch.setattr(absorb, "_ABSORBERS", tuple(table))
 
 
 def _networks_to_break(net: Net) -> dict[object, object]:
