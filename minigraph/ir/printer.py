@@ -87,11 +87,20 @@ def value_text(value: Any) -> str:
 def _constant(op: Constant) -> str:
     floats = op.type.dtype.startswith("float")
     splat = op.splat if len(op.data) <= SPLAT_LIMIT else None
-    if splat is not None:
+    if splat is not None and not _odd(op, splat=True):
         return _number(splat, op.type.dtype) if floats else value_text(splat)
-    if op.type.size <= LITERAL_LIMIT:  # type: ignore[operator]  # a constant's size is a number
+    if op.type.size <= LITERAL_LIMIT and not _odd(op):  # type: ignore[operator]  # a constant's size is a number
         return f"[{', '.join(_number(v, op.type.dtype) if floats else value_text(v) for v in op.values())}]"
     return f'base64"{base64.b64encode(op.data).decode()}"'
+
+
+def _odd(op: Constant, splat: bool = False) -> bool:
+    """Tell whether an element, or the one that all are, is a NaN with other bits than those that `nan` is read as."""
+    if not op.type.dtype.startswith("float"):
+        return False
+    one = Constant.of(math.nan, op.type.dtype).data
+    values = [op.splat] if splat else op.values()
+    return any(v != v and op.data[i * len(one) : (i + 1) * len(one)] != one for i, v in enumerate(values))
 
 
 def _number(value: float, dtype: str) -> str:

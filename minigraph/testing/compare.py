@@ -38,20 +38,24 @@ class Difference:
         return self.ratio <= 1.0
 
 
-def difference(before: Any, after: Any, bound: Any) -> Difference:
+def difference(before: Any, after: Any, bound: Any, finite: Any = False) -> Difference:
     """Return the difference of two arrays (or tuples of arrays) against the bound of each element.
+
+    finite: where the first is known to be finite, whatever rounding does; there the second must be too.
 
     >>> difference(np.array([1.0, 2.0]), np.array([1.0, 2.5]), np.array([0.1, 1.0]))
     Difference(error=0.5, bound=1.0, ratio=0.5, unbounded=0)
     """
     if isinstance(before, tuple):
-        parts = [difference(b, a, e) for b, a, e in zip(before, after, bound, strict=True)]
+        sure = finite if isinstance(finite, tuple) else (finite,) * len(before)
+        parts = [difference(b, a, e, f) for b, a, e, f in zip(before, after, bound, sure, strict=True)]
         worst = max(parts, key=lambda d: d.ratio)
         return Difference(worst.error, worst.bound, worst.ratio, sum(p.unbounded for p in parts))
     old, new = (np.asarray(v, np.float64) for v in (before, after))
     limit = np.broadcast_to(np.asarray(bound, np.float64), old.shape)
     same = (old == new) | (np.isnan(old) & np.isnan(new))
-    open_ = ~np.isfinite(limit)
+    lost = finite & np.isfinite(old) & ~np.isfinite(new)
+    open_ = ~np.isfinite(limit) & ~lost
     with np.errstate(all="ignore"):
         error = np.where(same | open_, 0.0, np.abs(old - new))
         error = np.where(np.isnan(error), np.inf, error)
@@ -67,6 +71,13 @@ def allowed(before: Bounded, after: Bounded) -> Any:
     if isinstance(before.error, tuple):
         return tuple(b + a for b, a in zip(before.error, after.error, strict=True))
     return before.error + after.error
+
+
+def surely_finite(before: Bounded) -> Any:
+    """Return where a correct computation of a value cannot but be finite."""
+    if isinstance(before.error, tuple):
+        return tuple(np.isfinite(e) for e in before.error)
+    return np.isfinite(before.error)
 
 
 def compute(

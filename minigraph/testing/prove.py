@@ -16,7 +16,7 @@ from minigraph.ir.node import Node
 from minigraph.ir.types import Dim
 from minigraph.passes.trace import Rewrite, Trace
 from minigraph.testing.bounds import analyse
-from minigraph.testing.compare import Difference, allowed, compute, difference
+from minigraph.testing.compare import Difference, allowed, compute, difference, surely_finite
 from minigraph.testing.networks import KINDS, random_values
 
 # Lowering decides the mode: what stands before it has no value yet.
@@ -182,5 +182,5 @@ def _examine(claims: Sequence[Claim], values: Mapping[str, Any], sizes: Mapping[
         yield Evidence(
             claim,
             _UNTOLD if claim.rounds else difference(wide[a].value, wide[b].value, allowed(wide[a], wide[b])),
-            difference(computed[a], computed[b], allowed(own[a], own[b])),
+            difference(computed[a], computed[b], allowed(own[a], own[b]), surely_finite(own[a])),
         )

@@ -54,7 +54,7 @@ def side_by_side(drawn: Sketch) -> list[tuple[str, str]]:
     """Return (layer, gradient) pairs of boxes: a layer of one box stands beside its gradient.
 
     Where the gradient is drawn open and the layer is not, it is the topmost box of the gradient, with which it ends.
-    What a layer has beside inner layers, like the sum of a residual block, is not the layer: it stands where data flows.
+    What a layer has beside inner layers, like the sum of a residual block, is not the layer, and stands by itself.
     """
     flow = _flow(drawn, BACKWARD)
     number = {box: i for i, box in enumerate(in_order(list(drawn.boxes), flow))}

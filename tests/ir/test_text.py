@@ -263,3 +263,11 @@ def test_nan_and_negative_zero_as_attributes():
     for value in (math.nan, -0.0):
         reads_back(Graph({"y": ops.pad(x, ((1, 1),), value)}))
     assert ops.pad(x, ((1, 1),), -0.0).op == ops.pad(x, ((1, 1),), 0.0).op
+
+
+def test_a_nan_with_bits_of_its_own_reads_back() -> None:
+    """0 · ∞ makes a NaN with its sign bit set on some machines; `nan` is the one without."""
+    for values in ([np.copysign(np.nan, -1)], [1.0, np.copysign(np.nan, -1)], [1.0, np.nan], [np.nan] * 40):
+        for dtype in ("float16", "float32", "float64"):
+            graph = Graph({"y": Node(Constant.of(np.array(values, dtype)))})
+            assert parse(str(graph)).same_as(graph) and str(parse(str(graph))) == str(graph)
