@@ -2,16 +2,23 @@
 
 import itertools
 import random
+import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from viz_graphs import network
 
-from minigraph import ops
-from minigraph.ir import Graph, variable
+from minigraph import ops, optimize
+from minigraph.autodiff import gradients
+from minigraph.ir import Graph, scope, variable
 from minigraph.ir.leaves import input as input_
+from minigraph.losses import SparseCategoricalCrossentropy
+from minigraph.models import digits_network
+from minigraph.viz import render
 from minigraph.viz.collapse import view
-from minigraph.viz.layout import hung, side_by_side
+from minigraph.viz.layout import beside_readers, hung, side_by_side
+from minigraph.viz.renderer import ladder
 from minigraph.viz.rows import in_order, rows
 from minigraph.viz.sketch import sketch
 
@@ -96,3 +103,45 @@ def test_parameters_that_nothing_with_data_reads_hang_nowhere():
 def test_a_collapsed_layer_stands_beside_its_gradient():
     pairs = named(network(1), side_by_side, collapse=1)
     assert ("stem", "stem · gradient") in pairs and ("block1", "block1 · gradient") in pairs
+
+
+def test_what_joins_the_layers_inside_a_scope_does_not_stand_beside_the_gradient_of_the_first():
+    x, w = input_((2, 3), name="x"), variable((3, 3), name="w")
+    with scope("residual"):
+        with scope("dense"):
+            y = ops.matmul(x, w)
+        y = ops.relu(ops.exp(y) + x)
+    loss = ops.sum(y)
+    graph = Graph({"loss": loss}, {w: w - gradients(loss, [w])[0]})
+    assert named(graph, side_by_side, collapse=2) == [("matmul", "matmul")]
+
+
+def test_an_activation_stands_beside_its_gradient_though_that_reads_a_constant():
+    assert ("batch_norm · relu", "matmul · greater · where") in named(optimize(network(1))[0], side_by_side)
+
+
+def test_constants_stand_beside_the_gradients_that_read_them():
+    assert ("0", "matmul · greater · where") in named(optimize(network(1))[0], beside_readers)
+
+
+def frames(svg, panel):
+    """The frame of each scope of a panel, by its label: left, right, top and bottom on the page."""
+    found = {}
+    for frame in re.findall(rf'<g id="mg\w+_{panel}scope\d+".*?</g>', svg, re.S):
+        path, label = re.search(r'<path [^>]*\bd="([^"]*)"', frame)[1], re.search(r"<text[^>]*>([^<]*)<", frame)[1]
+        points = [tuple(map(float, point.split(","))) for point in re.findall(r"-?[\d.]+,-?[\d.]+", path)]
+        x, y = zip(*points, strict=True)
+        found[label] = min(x), max(x), min(y), max(y)
+    return found
+
+
+@pytest.mark.skipif(not ladder("svg"), reason="nothing here draws")
+@pytest.mark.parametrize("panel", ["b", "a"], ids=["before", "after"])
+def test_the_blocks_of_a_training_step_lie_in_one_column(panel):
+    model = digits_network(0)
+    model.compile("adam", SparseCategoricalCrossentropy(from_logits=True))
+    found = frames(render(optimize(model.lower("training", batch_size=16))[1]), panel)
+    blocks = [found[f"block{i}"] for i in range(1, 6)]
+    centres = [(left + right) / 2 for left, right, _, _ in blocks]
+    assert max(centres) - min(centres) < min(right - left for left, right, _, _ in blocks) / 10
+    assert all(above[3] < below[2] for above, below in itertools.pairwise(blocks))
