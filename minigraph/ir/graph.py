@@ -160,9 +160,7 @@ class Graph:
                 found.update(dict.fromkeys(getattr(size, "symbols", ())))
         return tuple(found)
 
-    def rebuild(
-        self, make: Callable[[Node, tuple[Node, ...]], Node], order: Sequence[Node] | None = None
-    ) -> Graph:
+    def rebuild(self, make: Callable[[Node, tuple[Node, ...]], Node], order: Sequence[Node] | None = None) -> Graph:
         """Return the graph in which each node is what `make(node, new_inputs)` returns for it.
 
         The one loop under all passes: operands first, types inferred again, what nothing reaches is gone. Nodes are met

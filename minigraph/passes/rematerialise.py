@@ -1,7 +1,9 @@
 """Rematerialisation: values that would wait in memory for the backward pass are computed a second time instead.
 
 Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016, with the choice made greedily: at the step with the
-most bytes alive, what saves most bytes for the least work. Updates are never repeated: only values are.
+most bytes alive, what saves most bytes for the least work, a sixteenth of the memory at a time. The limit only says
+where to stop, so that what was reached under one limit is reached under any other. Updates are never repeated: only
+values are.
 """
 
 from __future__ import annotations
@@ -26,8 +28,10 @@ RULE = "compute_again"
 
 _LEAVES = (Input, Variable, Constant)
 _VIEWS = (Reshape, Item, After)  # no memory of their own
-# How often the peak is looked at anew, and how many ops a value may be recomputed through.
-_ROUNDS = 60
+# How often the peak is looked at anew, the share of it that is to be saved each time, and how many ops a value may be
+# recomputed through.
+_ROUNDS = 100
+_SHARE = 16
 _DEEPEST = 6
 
 
@@ -62,7 +66,7 @@ class Rematerialise:
         for _ in range(_ROUNDS):
             if best <= self.limit:
                 break
-            chosen = _choose(graph, best - self.limit, banned | self._excluded(graph, trace), share)
+            chosen = _choose(graph, best // _SHARE, banned | self._excluded(graph, trace), share)
             if not chosen:
                 break
             copies: _Copies = {}
@@ -148,8 +152,8 @@ def nbytes(node: Node) -> int:
     return known(node.type.nbytes, "a value's size, which rematerialisation needs to know")
 
 
-def _choose(graph: Graph, excess: int, banned: set[int], share: float) -> list[_Choice]:
-    """Return what to recompute: the best bargains at the fullest step until they save what is too much."""
+def _choose(graph: Graph, wanted: int, banned: set[int], share: float) -> list[_Choice]:
+    """Return what to recompute: the best bargains at the fullest step until they save what is wanted."""
     lives = _Lives(graph)
     found = [c for node in graph.nodes if node.id not in banned and (c := _offer(node, lives)) is not None]
     found.sort(key=lambda c: (c.work / c.saved, -c.saved))
@@ -163,7 +167,7 @@ def _choose(graph: Graph, excess: int, banned: set[int], share: float) -> list[_
         taken.append(choice)
         blocked.update(choice.again, (i for n in choice.again for i in n.inputs))
         saved += choice.saved
-        if saved >= excess:
+        if saved >= wanted:
             break
     return taken[: max(1, int(len(taken) * share))]
 

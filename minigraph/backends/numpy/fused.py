@@ -6,6 +6,7 @@ block's arrays, so no arithmetic is written here. Blocks are shared among the wo
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from minigraph.backends.numpy.registry import KERNELS, Array, Call, Entry, Kerne
 from minigraph.ir.leaves import Input
 from minigraph.ir.node import Node
 from minigraph.ir.op import Op
+from minigraph.ir.origin import Origin
 from minigraph.ir.types import DTYPES, TensorType
 from minigraph.ops.fused import ANCHORS, Fused, steps_of
 from minigraph.ops.norm import BatchNorm
@@ -71,7 +73,7 @@ class _Cut:
         return viewed[first:last] if viewed.ndim == rank > 0 and len(viewed) == self.rows != 1 else viewed
 
 
-def _cut(operands: Sequence[Shape], steps: Sequence[Node]) -> _Cut:
+def _cut(operands: Sequence[Shape], steps: Sequence[Node], workers: int) -> _Cut:
     shape = shape_of(steps[-1].type)
     last = shape[-1] if shape else 1
 
@@ -83,7 +85,7 @@ def _cut(operands: Sequence[Shape], steps: Sequence[Node]) -> _Cut:
     rows = math.prod(shape[:-1]) if over_pixels else (shape[0] if shape else 1)
     widest = max(DTYPES[step.dtype] for step in steps)
     row_bytes = max(1, math.prod(shape) // max(rows, 1) * widest)
-    ranges = threads.ranges(rows, threads.available() if math.prod(shape) * widest >= PARALLEL_BYTES else 1)
+    ranges = threads.ranges(rows, workers if math.prod(shape) * widest >= PARALLEL_BYTES else 1)
     block = max(1, min(max(end - start for start, end in ranges), BLOCK_BYTES // row_bytes))
     return _Cut(shape, over_pixels, rows, block, tuple(ranges))
 
@@ -91,17 +93,15 @@ def _cut(operands: Sequence[Shape], steps: Sequence[Node]) -> _Cut:
 class _Region:
     """A region over operands of known types: its steps, its cut, and the memory they ask for."""
 
-    def __init__(self, node: Node) -> None:
-        assert isinstance(node.op, Fused)
-        op, types = node.op, [i.tensor_type for i in node.inputs]
+    def __init__(self, op: Fused, types: Sequence[TensorType], workers: int) -> None:
         self.op = op
-        self.steps = steps_of(node, node.origin)
+        self.steps = steps_of(Node(op, _operands(types), origin=_NOWHERE), _NOWHERE)
         self.operands = len(types)
         self.anchored = isinstance(self.steps[0].op, ANCHORS)
         # What the blocked steps read: operands, and the anchor's result behind them.
         self.read = {j for step in op.body[self.anchored :] for j in step.inputs if j < self.operands + self.anchored}
         operands = [shape_of(types[j]) for j in sorted(self.read) if j < self.operands]
-        self.cut = _cut(operands, self.steps)
+        self.cut = _cut(operands, self.steps, workers)
         self.slots, self.slot_count = self._assign()
         block_elements = math.prod(self.cut.shape) // max(self.cut.rows, 1) * self.cut.block
         self.slot_bytes = align(block_elements * max(DTYPES[step.dtype] for step in self.steps))
@@ -131,14 +131,14 @@ class _Region:
             free += [slots[k] for k in done if slots[k] != slots[i]]
         return slots, count
 
-    @property
+    @functools.cached_property
     def anchor_in_output(self) -> bool:
         """Whether the anchor may write into the region's result: the last step must not trip over it."""
         last = self.steps[-1]
         places = [p for p, j in enumerate(self.op.body[-1].inputs) if j == self.operands]
         return self.steps[0].type == last.type and all(p in _overwritable(last) for p in places)
 
-    @property
+    @functools.cached_property
     def anchor_bytes(self) -> int:
         """The workspace of the anchor, and of its result where that has a place of its own."""
         if not self.anchored:
@@ -146,7 +146,7 @@ class _Region:
         own = 0 if self.anchor_in_output else nbytes_of(self.cut.shape, self.steps[0].dtype)
         return own + align(_workspace(self.steps[0]))
 
-    @property
+    @functools.cached_property
     def worker_bytes(self) -> int:
         """The workspace of one range: block buffers, and what the hungriest step asks for a block of any length."""
         asked = (self._block_workspace(step, rows) for step in self.steps[self.anchored :] for rows in self.cut.lengths)
@@ -156,13 +156,30 @@ class _Region:
         entry = KERNELS[type(step.op)]
         if entry.workspace is None:
             return 0
-        inputs = [Node(Input(f"x{i}", self._block_type(operand, rows))) for i, operand in enumerate(step.inputs)]
-        return align(entry.workspace(Node(_on_views(step.op), inputs)))
+        inputs = _operands([self._block_type(operand, rows) for operand in step.inputs])
+        return align(entry.workspace(Node(_on_views(step.op), inputs, origin=_NOWHERE)))
 
     def _block_type(self, node: Node, rows: int) -> TensorType:
         """Return the type of an operand of a step as a block of so many rows sees it."""
         view = self.cut.rows_of(self.cut.view(np.broadcast_to(np.int8(0), shape_of(node.type))), 0, rows)
         return TensorType(view.shape, node.dtype)
+
+
+# The nodes in a region stand for types alone: looking for the lines that they come from would take most of the time.
+_NOWHERE = Origin()
+
+
+def _operands(types: Sequence[TensorType]) -> list[Node]:
+    return [Node(Input(f"x{i}", type), origin=_NOWHERE) for i, type in enumerate(types)]
+
+
+# A plan asks twice about each region, the kernel's maker once more, and rematerialisation makes many plans.
+_region = functools.lru_cache(maxsize=1 << 12)(_Region)
+
+
+def _of_node(node: Node) -> _Region:
+    assert isinstance(node.op, Fused)
+    return _region(node.op, tuple(i.tensor_type for i in node.inputs), threads.available())
 
 
 def _workspace(node: Node) -> int:
@@ -181,13 +198,13 @@ def _on_views(op: Op) -> Op:
 
 
 def _fused_workspace(node: Node) -> int:
-    region = _Region(node)
+    region = _of_node(node)
     return region.anchor_bytes + len(region.cut.ranges) * align(region.worker_bytes)
 
 
 def _fused_inplace(node: Node) -> tuple[int, ...]:
     """Operands that the result may take over: each block is read before the last step writes it."""
-    region = _Region(node)
+    region = _of_node(node)
     if region.anchored:
         return ()
     last, allowed = region.op.body[-1], _overwritable(region.steps[-1])
@@ -196,8 +213,8 @@ def _fused_inplace(node: Node) -> tuple[int, ...]:
 
 
 def _fused(call: Call) -> Kernel:
-    types = [TensorType(a.shape, str(a.dtype)) for a in call.inputs]
-    region = _Region(Node(call.op, [Node(Input(f"x{i}", t)) for i, t in enumerate(types)]))
+    types = tuple(TensorType(a.shape, str(a.dtype)) for a in call.inputs)
+    region = _region(call.op, types, threads.available())
     values: list[Array] = list(call.inputs)
     anchor, used = _anchor(call, region)
     if anchor is not None:
