@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import random
 import re
+import subprocess
+import sys
 import time
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from ir.random_graphs import definition
 from ir.test_text import golden_graph
 from minigraph.errors import ModelFormatError
-from minigraph.ir import parse
+from minigraph.ir import OPS, parse
 from minigraph.ir.parser import parse_value
 from minigraph.passes import FUSE, run
 from minigraph.runtime import compile
@@ -313,3 +315,11 @@ def test_long_products_of_symbols():
     with pytest.raises(ModelFormatError, match="factors"):
         parse(f'graph {{ %0 = input("x") : float32[{"*".join("N" * 8000)}] return y=%0 }}')
     assert time.process_time() - start < 0.1
+
+
+def test_every_op_and_attribute_is_known_after_the_import_alone() -> None:
+    """What a pass makes can be read where no pass was imported."""
+    code = "import minigraph; from minigraph.ir.op import OPS, ATTRIBUTES; print(*sorted(OPS), *sorted(ATTRIBUTES))"
+    alone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    ours = {name for name, op in OPS.items() if op.__module__.startswith("minigraph.")}
+    assert ours | {"step", "moving"} <= set(alone)
