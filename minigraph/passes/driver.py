@@ -372,7 +372,7 @@ def why_not(rule: Rule, node: Node, graph: Graph | None = None, numbers: Numbers
             raise ArgumentError("the node is not in the graph", got=node, where=node.origin.where)
         node = found[0]
     if not issubclass(type(node.op), getattr(rule, "ops", Op)):
-        ops = " or ".join(op.name for op in rule.ops)  # type: ignore[attr-defined]
+        ops = " or ".join(getattr(op, "name", op.__name__.lower()) for op in rule.ops)  # type: ignore[attr-defined]
         return Refusal(f"{rule.__name__} is about {ops}, and this is {node.op.name}", (node,))
     around = Surroundings(graph, numbers)
     for each in graph.nodes:

@@ -268,6 +268,13 @@ def test_an_anchor_writes_into_the_result_where_nothing_trips_over_it() -> None:
     assert workspace(lambda y: ops.cast(y, "float16")) >= bare + 2 * 5 * 6 * 4 * 4  # another type
 
 
+def test_blocks_lie_in_the_scratch_memory_that_the_anchor_has_done_with() -> None:
+    shapes = [(8, 16, 16, 8), (3, 3, 8, 16), (16,)]
+    region, _ = region_of(lambda x, w, b: ops.tanh(ops.conv2d(x, w) + b), shapes)
+    x, w, _ = region.inputs
+    assert NumpyBackend().needs(region).workspace == NumpyBackend().needs(ops.conv2d(x, w)).workspace > 0
+
+
 def test_a_channels_first_convolution_is_refused_as_it_is_outside_of_a_region() -> None:
     region = Node(
         Fused((FusedStep(Conv2D(layout="NCHW"), (0, 1)), FusedStep(Relu(), (2,)))),

@@ -210,7 +210,7 @@ def test_the_peak_is_that_of_the_plan() -> None:
     graph = bind(net.lower("inference"), N=4)
     program = mg.compile(graph, optimize=False)
     assert peak_memory(graph) == program.plan.peak
-    assert peak_memory(mg.optimize(graph)[0]) < peak_memory(graph)
+    assert peak_memory(mg.optimize(graph, net.state)[0]) <= peak_memory(graph)
     x = input_((3, 8, 8), name="x")
     first = Graph({"y": ops.conv2d(ops.reshape(x, (1, 3, 8, 8)), variable((4, 3, 3, 3), name="w"), layout="NCHW")})
     assert peak_memory(first) > 3 * 8 * 8 * 4  # legalised first: there are no kernels for channels first
@@ -241,11 +241,19 @@ def test_why_not_by_the_name_of_a_rule_or_a_pass() -> None:
         other is not None and "linear_of_batch_norm is about" in other.reason and "this is batch_norm" in other.reason
     )
     assert mg.why_not("fuse", norm, graph) is None
-    assert "does not match here" in mg.why_not("simplify", norm, graph).reason or True  # type: ignore[union-attr]
+
+
+def test_why_not_of_every_pass_at_every_op() -> None:
+    graph = model().lower("inference")
+    for node in graph.nodes:
+        for each in pipelines.rewritings():
+            for name in (each.name, *(rule.__name__ for rule in each.rules)):
+                refusal = mg.why_not(name, node, graph)
+                assert refusal is None or refusal.reason
 
 
 def test_why_not_of_the_rule_that_came_nearest() -> None:
-    """Of a pass's rules, the reason of one that is about this op, and of those the one that got further than its pattern."""
+    """Of a pass's rules that are about this op, the one that got further than its pattern says why."""
     v = variable((3,), name="v")
     norm = ops.batch_norm(ops.sigmoid(input_((2, 3), name="x")), v, v, v, v)
     refusal = mg.why_not("fold_batch_norm", norm)

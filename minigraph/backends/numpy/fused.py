@@ -139,12 +139,15 @@ class _Region:
         return self.steps[0].type == last.type and all(p in _overwritable(last) for p in places)
 
     @functools.cached_property
+    def own_bytes(self) -> int:
+        """The memory of the anchor's result, where that has a place of its own."""
+        own = self.anchored and not self.anchor_in_output
+        return nbytes_of(self.cut.shape, self.steps[0].dtype) if own else 0
+
+    @functools.cached_property
     def anchor_bytes(self) -> int:
-        """The workspace of the anchor, and of its result where that has a place of its own."""
-        if not self.anchored:
-            return 0
-        own = 0 if self.anchor_in_output else nbytes_of(self.cut.shape, self.steps[0].dtype)
-        return own + align(_workspace(self.steps[0]))
+        """The workspace of the anchor: free again when it has run."""
+        return align(_workspace(self.steps[0])) if self.anchored else 0
 
     @functools.cached_property
     def worker_bytes(self) -> int:
@@ -199,7 +202,7 @@ def _on_views(op: Op) -> Op:
 
 def _fused_workspace(node: Node) -> int:
     region = _of_node(node)
-    return region.anchor_bytes + len(region.cut.ranges) * align(region.worker_bytes)
+    return region.own_bytes + max(region.anchor_bytes, len(region.cut.ranges) * align(region.worker_bytes))
 
 
 def _fused_inplace(node: Node) -> tuple[int, ...]:
@@ -216,12 +219,12 @@ def _fused(call: Call) -> Kernel:
     types = tuple(TensorType(a.shape, str(a.dtype)) for a in call.inputs)
     region = _region(call.op, types, threads.available())
     values: list[Array] = list(call.inputs)
-    anchor, used = _anchor(call, region)
+    anchor = _anchor(call, region) if region.anchored else None
     if anchor is not None:
         values.append(anchor[1])
-    share = align(region.worker_bytes)
+    share, rest = align(region.worker_bytes), call.workspace[region.own_bytes :]
     calls = [
-        _blocks(region, values, call.output, call.workspace[used + r * share : used + (r + 1) * share], *rows)
+        _blocks(region, values, call.output, rest[r * share : (r + 1) * share], *rows)
         for r, rows in enumerate(region.cut.ranges)
     ]
     parts = threads.ranges(len(calls), call.threads)
@@ -239,20 +242,16 @@ def _fused(call: Call) -> Kernel:
     return run
 
 
-def _anchor(call: Call, region: _Region) -> tuple[tuple[Kernel, Array] | None, int]:
-    """Return the anchor's kernel with its result's array, and how much of the workspace they take."""
-    if not region.anchored:
-        return None, 0
-    step, size = region.steps[0], 0
+def _anchor(call: Call, region: _Region) -> tuple[Kernel, Array]:
+    """Return the anchor's kernel with its result's array."""
+    step, own = region.steps[0], region.own_bytes
     target = call.output
-    if not region.anchor_in_output:
-        size = nbytes_of(region.cut.shape, step.dtype)
+    if own:
         nbytes = math.prod(region.cut.shape) * DTYPES[step.dtype]
         target = call.workspace[:nbytes].view(step.dtype).reshape(region.cut.shape)
     inputs = tuple(call.inputs[j] for j in region.op.body[0].inputs)
-    scratch = call.workspace[size : region.anchor_bytes]
-    kernel = KERNELS[type(step.op)].make(Call(step.op, inputs, target, scratch, call.threads))
-    return (kernel, target), region.anchor_bytes
+    scratch = call.workspace[own : own + region.anchor_bytes]
+    return KERNELS[type(step.op)].make(Call(step.op, inputs, target, scratch, call.threads)), target
 
 
 def _blocks(
