@@ -25,6 +25,7 @@ from minigraph.passes.trace import Refusal, Requirement, Trace
 from minigraph.runtime.interpreter import constant_evaluator
 from minigraph.runtime.numbers import StateNumbers
 from minigraph.runtime.plan import make_plan
+from minigraph.runtime.state import as_array
 
 # What a requirement asks of each element.
 _HOLDS: dict[str, Callable[[float], bool]] = {
@@ -58,9 +59,9 @@ def optimize(
     >>> graph.outputs["y"] is x
     True
     """
-    means = _means(state)
+    means = _means(graph, state)
     chosen = Pipeline(tuple(_passes(passes, means)))
-    trace = Trace(Selection(tuple(include), tuple(exclude)), peak_memory)
+    trace = Trace(Selection(_patterns("include", include), _patterns("exclude", exclude)), peak_memory)
     try:
         return run([chosen], graph, trace, verify_each=verify_each)
     except PassError as error:
@@ -70,14 +71,36 @@ def optimize(
         raise
 
 
-def _means(state: Mapping[str, Any] | None) -> pipelines.Means:
+def _means(graph: Graph, state: Mapping[str, Any] | None) -> pipelines.Means:
+    """Return what passes are given; numbers are in the dtypes of the graph's variables."""
+    if state is not None and not isinstance(state, Mapping):
+        raise ArgumentError("not a state", expected="a mapping: name → array", got=type(state).__name__)
+    if state is not None:
+        typed = {v.label: _typed(v, state[v.label]) for v in graph.variables if v.label in state}
+        state = {**state, **typed}
     return pipelines.Means(constant_evaluator(), state, StateNumbers(state), peak_memory)
+
+
+def _typed(variable: Node, value: Any) -> Any:
+    return as_array(f"the value of {variable.label!r}", value, variable.dtype).astype(variable.dtype, copy=False)
+
+
+def _patterns(what: str, names: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise ArgumentError(f"{what} takes several names", expected=f"{what}=[{names!r}]", got=repr(names))
+    return tuple(names)
 
 
 def _passes(passes: str | Iterable[Pass] | None, means: pipelines.Means) -> list[Pass]:
     if passes is None:
         return pipelines.optimized(means)
-    return list(pipelines.parse(passes, means).passes) if isinstance(passes, str) else list(passes)
+    if isinstance(passes, str):
+        return list(pipelines.parse(passes, means).passes)
+    chosen = list(passes) if isinstance(passes, Iterable) else [passes]
+    strange = [p for p in chosen if not (callable(p) and hasattr(p, "name"))]
+    if strange:
+        raise ArgumentError("not a pass", expected='passes, or a text like "cse,fuse"', got=repr(strange[0]))
+    return chosen
 
 
 def peak_memory(graph: Graph) -> int:
@@ -99,7 +122,7 @@ def freeze(graph: Graph, state: Mapping[str, Any]) -> Graph:
     >>> freeze(Graph({"y": w * w}), {"w": 3.0}).outputs["y"].op.values()
     [9.0]
     """
-    frozen = run(pipelines.frozen(_means(state)), graph)[0]
+    frozen = run(pipelines.frozen(_means(graph, state)), graph)[0]
     _check_finite(graph, frozen)
     return frozen
 
@@ -212,7 +235,8 @@ def reproduce(path: str | pathlib.Path) -> tuple[Graph, Trace]:
     content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     if not isinstance(content, dict) or not {"graph", "pipeline"} <= content.keys():
         raise ArgumentError("not a reproducer", expected='a file with "graph" and "pipeline"', got=str(path))
-    return run([pipelines.parse(content["pipeline"], _means(None))], parse(content["graph"]), verify_each=True)
+    graph = parse(content["graph"])
+    return run([pipelines.parse(content["pipeline"], _means(graph, None))], graph, verify_each=True)
 
 
 __all__ = ["freeze", "optimize", "peak_memory", "refreeze", "reproduce", "why_not"]
