@@ -59,7 +59,7 @@ def difference(before: Any, after: Any, bound: Any, finite: Any = False) -> Diff
     with np.errstate(all="ignore"):
         error = np.where(same | open_, 0.0, np.abs(old - new))
         error = np.where(np.isnan(error), np.inf, error)
-        ratio = np.where(error > 0, error / limit, 0.0)
+        ratio = np.where(np.isinf(error), np.inf, np.where(error > 0, error / limit, 0.0))
     if not ratio.size:
         return Difference(0.0, 0.0, 0.0)
     place = int(np.argmax(ratio))
