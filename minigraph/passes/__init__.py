@@ -2,7 +2,7 @@
 
 from minigraph.passes.constants import FoldConstants
 from minigraph.passes.cse import CommonSubexpressions, DeadCode
-from minigraph.passes.driver import Pass, PassError, Pipeline, Rewriting, Rule, Surroundings, at, run, why_not
+from minigraph.passes.driver import Pass, PassError, Pipeline, Rewriting, Rule, at, run, why_not
 from minigraph.passes.fold import FOLD_BATCH_NORM
 from minigraph.passes.freeze import Freeze
 from minigraph.passes.fuse import FUSE, UNFUSE
@@ -13,6 +13,7 @@ from minigraph.passes.pads import MERGE_PADS
 from minigraph.passes.rematerialise import Rematerialise
 from minigraph.passes.selection import Selection
 from minigraph.passes.simplify import SIMPLIFY
+from minigraph.passes.surroundings import Surroundings
 from minigraph.passes.trace import Note, Refusal, Rewrite, Step, Trace
 from minigraph.passes.unfold import unfold
 

@@ -21,7 +21,7 @@ from minigraph.ops.shape import Cast, Concat, Reshape, Transpose
 from minigraph.passes import affine
 from minigraph.passes.affine import Affine
 from minigraph.passes.conditions import Result, not_positive, overflow, unless_overflow
-from minigraph.passes.driver import Surroundings
+from minigraph.passes.surroundings import Surroundings
 from minigraph.passes.trace import Refusal
 
 # Additions may be nested; a tower of more than this is left alone, since the walk up recurses.

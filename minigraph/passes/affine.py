@@ -20,7 +20,7 @@ from minigraph.ops.norm import BatchNorm
 from minigraph.ops.real import rsqrt
 from minigraph.ops.shape import Cast, Reshape, Transpose, broadcast_to, cast, reshape, transpose
 from minigraph.ops.window import NHWC
-from minigraph.passes.driver import Surroundings
+from minigraph.passes.surroundings import Surroundings
 from minigraph.passes.trace import Refusal
 
 WIDE = "float64"

@@ -10,7 +10,7 @@ from minigraph.ir.leaves import Item
 from minigraph.ir.node import Node
 from minigraph.ops.norm import Moments
 from minigraph.ops.shape import Cast
-from minigraph.passes.driver import Surroundings
+from minigraph.passes.surroundings import Surroundings
 from minigraph.passes.trace import Refusal
 
 Result: TypeAlias = Node | Refusal

@@ -18,7 +18,7 @@ from minigraph.ops.window import NHWC
 from minigraph.passes import affine
 from minigraph.passes.affine import Affine
 from minigraph.passes.conditions import Result, not_positive, unless_overflow
-from minigraph.passes.driver import Surroundings
+from minigraph.passes.surroundings import Surroundings
 from minigraph.passes.trace import Refusal
 
 # Ops that may lie between an affine and the kernel that takes it in.

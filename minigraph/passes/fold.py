@@ -21,8 +21,9 @@ from minigraph.passes import affine
 from minigraph.passes.absorb import absorb, add_shift, start_of_walk
 from minigraph.passes.affine import Affine
 from minigraph.passes.conditions import Result, not_positive, unfit
-from minigraph.passes.driver import Rewriting, Surroundings, at
+from minigraph.passes.driver import Rewriting, at
 from minigraph.passes.feed import feeding, into_kernel, path_refusal
+from minigraph.passes.surroundings import Surroundings
 from minigraph.passes.trace import Refusal
 
 

@@ -11,7 +11,8 @@ from minigraph.ops.elementwise import Elementwise
 from minigraph.ops.fused import ANCHORS, Fused, by_element, fuse, inline
 from minigraph.ops.norm import BatchNorm
 from minigraph.ops.shape import Cast
-from minigraph.passes.driver import Rewriting, Surroundings, at
+from minigraph.passes.driver import Rewriting, at
+from minigraph.passes.surroundings import Surroundings
 from minigraph.passes.trace import Refusal
 
 # A longer region is hard to read and gains nothing: its operands no longer fit into the cache.

@@ -17,8 +17,9 @@ from minigraph.passes import affine
 from minigraph.passes.absorb import absorb, start_of_walk
 from minigraph.passes.affine import Affine
 from minigraph.passes.conditions import Result, unfit, unless_overflow
-from minigraph.passes.driver import Rewriting, Surroundings, at
+from minigraph.passes.driver import Rewriting, at
 from minigraph.passes.feed import into_kernel
+from minigraph.passes.surroundings import Surroundings
 from minigraph.passes.trace import Refusal
 
 
