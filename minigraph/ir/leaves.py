@@ -26,8 +26,8 @@ from minigraph.ir.types import (
 )
 
 _FORMATS = {
-    "bool": "?", "int8": "b", "uint8": "B", "int16": "h", "int32": "i", "int64": "q",
-    "float16": "e", "float32": "f", "float64": "d",
+    "bool": "?", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I", "int64": "q",
+    "uint64": "Q", "float16": "e", "float32": "f", "float64": "d",
 }  # fmt: skip
 
 

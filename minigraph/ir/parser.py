@@ -281,11 +281,13 @@ class _Parser:
         return _Word(text)
 
     def inner_op(self, op_class: type[Op]) -> Op:
-        """An op that is an attribute: a step of a fused region."""
+        """An op that is an attribute: a step of a region. A constant there says its type."""
         operands, positional, attributes = self.arguments()
-        if operands or positional or any(f.name == "type" for f in dataclasses.fields(op_class)):  # type: ignore[arg-type]
+        type = attributes.pop("type", None) if op_class is Constant else None
+        typed = any(f.name == "type" for f in dataclasses.fields(op_class))  # type: ignore[arg-type]
+        if operands or (op_class is not Constant and (positional or typed)):
             self.fail("an op with attributes only")
-        op: Op = self.checked(lambda: _make_op(op_class, [], attributes, None))
+        op: Op = self.checked(lambda: _make_op(op_class, positional, attributes, type))
         return op
 
     def string(self) -> str:

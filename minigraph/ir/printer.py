@@ -50,7 +50,8 @@ def op_arguments(op: Op) -> list[str]:
     if isinstance(op, Constant):
         return [_constant(op)]
     written = []
-    for field in dataclasses.fields(op):  # type: ignore[arg-type]  # every op is a dataclass
+    # A name comes first: the body of a function may be long.
+    for field in sorted(dataclasses.fields(op), key=lambda field: field.name != "label"):  # type: ignore[arg-type]
         value = getattr(op, field.name)
         if field.name == "type" or (value == field.default and type(value) is type(field.default)):
             continue
@@ -76,7 +77,8 @@ def value_text(value: Any) -> str:
         case tuple():
             return f"({', '.join(map(value_text, value))}{',' if len(value) == 1 else ''})"
     if isinstance(value, Op):
-        return f"{value.name}({', '.join(op_arguments(value))})"
+        typed = [f"type={value.type}"] if isinstance(value, Constant) else []  # no node that says it stands around it
+        return f"{value.name}({', '.join(op_arguments(value) + typed)})"
     if dataclasses.is_dataclass(value) and hasattr(value, "text_name"):
         fields = [(f, getattr(value, f.name)) for f in dataclasses.fields(value)]
         inner = ", ".join(f"{f.name}={value_text(v)}" for f, v in fields if v != f.default)

@@ -12,7 +12,8 @@ from minigraph.errors import ArgumentError, DTypeError, GraphError, ShapeError
 RESERVED = frozenset({"true", "false", "none", "inf", "nan"})
 # name → bytes per element
 DTYPES: dict[str, int] = {
-    "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "int32": 4, "int64": 8, "float16": 2, "float32": 4, "float64": 8,
+    "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8,
+    "float16": 2, "float32": 4, "float64": 8,
 }  # fmt: skip
 
 

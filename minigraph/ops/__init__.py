@@ -46,6 +46,7 @@ from minigraph.ops.pool import adaptive_avg_pool2d, avg_pool2d, global_avg_pool2
 from minigraph.ops.random import dropout, random_uniform
 from minigraph.ops.real import cos, erf, exp, log, pow, rsqrt, sin, sqrt
 from minigraph.ops.reduction import argmax, logsumexp, max, mean, min, sum
+from minigraph.ops.region import function
 from minigraph.ops.shape import (
     broadcast_to,
     cast,
@@ -65,10 +66,10 @@ slice = slice_
 __all__ = [
     "abs", "adaptive_avg_pool2d", "add", "argmax", "avg_pool2d", "batch_norm", "broadcast_to", "cast", "clip",
     "concat", "constant", "conv2d", "conv2d_transpose", "cos", "cross_entropy_targets", "div", "dropout", "elu",
-    "equal", "erf", "exp", "flatten", "floor", "gather", "gelu", "global_avg_pool2d", "global_max_pool2d", "greater",
-    "greater_equal", "hard_sigmoid", "hard_swish", "leaky_relu", "less", "less_equal", "log", "log_softmax",
-    "logsumexp", "matmul", "max", "max_pool2d", "maximum", "mean", "min", "minimum", "moments", "mul", "neg",
-    "not_equal", "one_hot", "pad", "pow", "random_uniform", "relu", "reshape", "rsqrt", "sigmoid", "sign", "silu",
-    "sin", "size", "slice", "softmax", "softmax_cross_entropy", "softplus", "split", "sqrt", "squeeze", "sub", "sum",
-    "tanh", "transpose", "unsqueeze", "where", "zeros",
+    "equal", "erf", "exp", "flatten", "floor", "function", "gather", "gelu", "global_avg_pool2d",
+    "global_max_pool2d", "greater", "greater_equal", "hard_sigmoid", "hard_swish", "leaky_relu", "less",
+    "less_equal", "log", "log_softmax", "logsumexp", "matmul", "max", "max_pool2d", "maximum", "mean", "min",
+    "minimum", "moments", "mul", "neg", "not_equal", "one_hot", "pad", "pow", "random_uniform", "relu", "reshape",
+    "rsqrt", "sigmoid", "sign", "silu", "sin", "size", "slice", "softmax", "softmax_cross_entropy", "softplus",
+    "split", "sqrt", "squeeze", "sub", "sum", "tanh", "transpose", "unsqueeze", "where", "zeros",
 ]  # fmt: skip

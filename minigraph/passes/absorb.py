@@ -10,7 +10,7 @@ from typing import Any
 
 from minigraph.ir.leaves import Constant, Input
 from minigraph.ir.node import Node
-from minigraph.ir.types import is_float, known
+from minigraph.ir.types import Dim, is_float, known
 from minigraph.ops.conv import Conv2D, Conv2DTranspose
 from minigraph.ops.elementwise import Add, Div, Mul, Neg, Sub
 from minigraph.ops.indexing import Pad
@@ -160,6 +160,7 @@ def _absorb_concat(node: Node, map_: Affine, around: Surroundings, walk: _Walk) 
     axis = op.axis % node.rank
     branches: list[Node] = []
     refusals: list[Refusal] = []
+    left: list[Node] = []
     start = 0
     for x in node.inputs:
         part = map_
@@ -170,13 +171,28 @@ def _absorb_concat(node: Node, map_: Affine, around: Surroundings, walk: _Walk) 
         made = absorb(x, part, around, walk) if node.inputs.count(x) == 1 else Refusal("second use", (x,))
         if isinstance(made, Refusal):
             refusals.append(made)
+            left.append(x)
             made = unless_overflow(affine.apply(x, part), affine.rounded(part, x.dtype), around)
             if isinstance(made, Refusal):
                 return made
         branches.append(made)
     if len(refusals) == len(branches):
         return Refusal(f"no branch of the concatenation can take its part: {refusals[0].reason}", refusals[0].nodes)
+    if _nearly_all(left, node, axis):
+        return Refusal(f"most of the concatenation cannot take its part: {refusals[0].reason}", refusals[0].nodes)
     return node.with_inputs(branches)
+
+
+def _nearly_all(left: list[Node], node: Node, axis: int) -> bool:
+    """Tell whether more than four fifths of a concatenation would keep an affine map.
+
+    It would be a product and a sum over almost as much, where one batch norm was: as at DenseNet's transitions.
+    """
+    sizes = [[x.shape[axis] for x in branches] for branches in (left, node.inputs)]
+    if any(isinstance(size, Dim) for size in sizes[1]):
+        return False
+    kept, total = (sum(map(known, each)) for each in sizes)
+    return 5 * kept > 4 * total
 
 
 def _absorb_moved(node: Node, map_: Affine, around: Surroundings, walk: _Walk) -> Result:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from minigraph.ir.node import Node
 from minigraph.ops.elementwise import Elementwise
-from minigraph.ops.fused import ANCHORS, Fused, by_element, fuse, inline
+from minigraph.ops.fused import ANCHORS, Fused, by_element, fuse
 from minigraph.ops.norm import BatchNorm
+from minigraph.ops.region import inline
 from minigraph.ops.shape import Cast
 from minigraph.passes.driver import Rewriting, at
 from minigraph.passes.surroundings import Surroundings

@@ -9,14 +9,43 @@ from dataclasses import replace
 
 from minigraph.ir.node import Node
 from minigraph.ops.conv import Conv2D, Conv2DKernelAdjoint, Conv2DTranspose
-from minigraph.ops.elementwise import Elementwise
-from minigraph.ops.fused import Fused, inline
-from minigraph.ops.norm import BatchNorm, Moments
+from minigraph.ops.fused import Fused
 from minigraph.ops.pool import Pool
-from minigraph.ops.shape import Cast, Transpose, reshape
+from minigraph.ops.region import inline
+from minigraph.ops.shape import Transpose
 from minigraph.ops.window import NCHW, NHWC
 from minigraph.passes.driver import Rewriting, at
+from minigraph.passes.pieces import (
+    broadcast_of_transpose,
+    concat_of_transposes,
+    gather_adjoint_of_transpose,
+    gather_of_transpose,
+    pad_of_transpose,
+    piece_of_transpose,
+    reshape_of_transpose,
+    slice_of_transpose,
+    transpose_of_broadcast,
+    transpose_of_one_hot,
+)
+from minigraph.passes.products import (
+    dense_gradient_of_flattened,
+    dense_of_flattened,
+    flattened,
+    product_along_an_image_axis,
+    product_of_transpose,
+    transpose_of_dense,
+)
 from minigraph.passes.simplify import nothing_moved, reshape_of_reshape, transpose_is_reshape, transpose_of_transpose
+from minigraph.passes.transposes import (
+    batch_norm_channels_last,
+    choice_of_transpose,
+    elementwise_of_transposes,
+    moments_of_transpose,
+    reduction_of_transpose,
+    size_of_transpose,
+    softmax_of_transpose,
+    transposed,
+)
 
 TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # N,C,H,W → N,H,W,C and back
 KERNEL_TO_LAST, KERNEL_TO_FIRST = (2, 3, 1, 0), (3, 2, 0, 1)  # O,I,H,W → H,W,I,O and back
@@ -35,16 +64,17 @@ def channels_first_op(node: Node) -> Node | None:
     if not isinstance(op, (Conv2D, Conv2DTranspose, Conv2DKernelAdjoint, Pool)) or op.layout != NCHW:
         return None
     kernel_at = 1 if isinstance(op, (Conv2D, Conv2DTranspose)) else -1
-    inputs = [Node(Transpose(KERNEL_TO_LAST if i == kernel_at else TO_LAST), (x,)) for i, x in enumerate(node.inputs)]
+    inputs = [transposed(x, KERNEL_TO_LAST if i == kernel_at else TO_LAST) for i, x in enumerate(node.inputs)]
     result = Node(replace(op, layout=NHWC), inputs)
-    return Node(Transpose(KERNEL_TO_FIRST if isinstance(op, Conv2DKernelAdjoint) else TO_FIRST), (result,))
+    return transposed(result, KERNEL_TO_FIRST if isinstance(op, Conv2DKernelAdjoint) else TO_FIRST)
 
 
 @at(Fused)
 def region_in_the_way(node: Node) -> Node | None:
     """fused(x) = its steps one by one.
 
-    When: the region begins with a channels-first op, or reads a transpose that could pass through it.
+    When: the region begins with a channels-first op, or reads a transpose that could pass through it, as it is or
+    flattened.
 
         %0 = input("x") : float32[2,6,6,3]
         %1 = transpose(%0, axes=(0, 3, 1, 2)) : float32[2,3,6,6]
@@ -54,77 +84,8 @@ def region_in_the_way(node: Node) -> Node | None:
     op = node.op
     assert isinstance(op, Fused)
     first = getattr(op.body[0].op, "layout", NHWC) == NCHW
-    return inline(node) if first or any(isinstance(i.op, Transpose) for i in node.inputs) else None
-
-
-@at(BatchNorm)
-def batch_norm_channels_last(node: Node) -> Node | None:
-    """batch_norm(transpose(x)) over an axis = transpose(batch_norm(x)) over the axis that it came from.
-
-    %0 = input("x") : float32[2,6,6,3]
-    %1 = transpose(%0, axes=(0, 3, 1, 2)) : float32[2,3,6,6]
-    %2 = variable("gamma") : float32[3]
-    %3 = variable("beta") : float32[3]
-    %4 = variable("mean") : float32[3]
-    %5 = variable("variance") : float32[3]
-    %6 = batch_norm(%1, %2, %3, %4, %5, axis=1) : float32[2,3,6,6]
-    return y=%6
-    """
-    match node.op, node.inputs:
-        case BatchNorm(axis=axis), (Node(op=Transpose(axes=axes), inputs=(x,)), *rest):
-            return Node(Transpose(axes), (Node(replace(node.op, axis=axes[axis % len(axes)]), (x, *rest)),))
-    return None
-
-
-@at(Moments)
-def moments_of_transpose(node: Node) -> Node | None:
-    """moments(transpose(x)) over axes = moments(x) over the axes that they came from.
-
-    When: the axes that are left stand in the same order in x.
-
-        %0 = input("x") : float32[2,6,6,3]
-        %1 = transpose(%0, axes=(0, 3, 1, 2)) : float32[2,3,6,6]
-        %2 = moments(%1, axes=(0, 2, 3)) : (float32[3], float32[3])
-        %3 = item(%2, index=0) : float32[3]
-        return mean=%3
-    """
-    match node.op, node.inputs:
-        case Moments(axes=axes), (Node(op=Transpose(axes=order), inputs=(x,)),):
-            left = [order[i] for i in range(len(order)) if i not in axes]
-            if left == sorted(left):
-                return Node(replace(node.op, axes=tuple(sorted(order[a] for a in axes))), (x,))
-    return None
-
-
-@at(Elementwise, Cast)
-def elementwise_of_transposes(node: Node) -> Node | None:
-    """f(transpose(x), transpose(y)) = transpose(f(x, y)), f elementwise; narrow operands, a bias, are turned too.
-
-    When: all transposes have one order, and operands that are none vary along at most one axis.
-
-        %0 = input("x") : float32[2,6,6,3]
-        %1 = transpose(%0, axes=(0, 3, 1, 2)) : float32[2,3,6,6]
-        %2 = variable("bias") : float32[3,1,1]
-        %3 = add(%1, %2) : float32[2,3,6,6]
-        return y=%3
-    """
-    orders = {x.op.axes for x in node.inputs if isinstance(x.op, Transpose)}
-    if len(orders) != 1:
-        return None
-    order = orders.pop()
-    beside = [x for x in node.inputs if not isinstance(x.op, Transpose)]
-    if any(x.rank > len(order) or sum(s != 1 for s in x.shape) > 1 for x in beside):
-        return None
-    inner = tuple(x.inputs[0] if isinstance(x.op, Transpose) else _turned_back(x, order) for x in node.inputs)
-    return Node(Transpose(order), (Node(node.op, inner),))
-
-
-def _turned_back(x: Node, order: tuple[int, ...]) -> Node:
-    """Return an operand with at most one axis that is not 1, laid so that transposing by `order` gives it back."""
-    if x.shape == ():
-        return x
-    wide = (1,) * (len(order) - x.rank) + x.shape
-    return reshape(x, [wide[order.index(i)] for i in range(len(order))])
+    moving = any(isinstance(i.op, Transpose) or flattened(i) is not None for i in node.inputs)
+    return inline(node) if first or moving else None
 
 
 CHANNELS_LAST = Rewriting(
@@ -133,10 +94,29 @@ CHANNELS_LAST = Rewriting(
         region_in_the_way,
         channels_first_op,
         batch_norm_channels_last,
+        softmax_of_transpose,
         moments_of_transpose,
+        reduction_of_transpose,
+        choice_of_transpose,
+        size_of_transpose,
         elementwise_of_transposes,
+        concat_of_transposes,
+        piece_of_transpose,
+        slice_of_transpose,
+        pad_of_transpose,
+        gather_of_transpose,
+        gather_adjoint_of_transpose,
+        broadcast_of_transpose,
+        reshape_of_transpose,
+        product_along_an_image_axis,
+        product_of_transpose,
+        dense_of_flattened,
+        dense_gradient_of_flattened,
         transpose_of_transpose,
         transpose_is_reshape,
+        transpose_of_broadcast,
+        transpose_of_one_hot,
+        transpose_of_dense,
         reshape_of_reshape,
         nothing_moved,
     ),

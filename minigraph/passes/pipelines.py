@@ -13,12 +13,14 @@ from typing import Any
 from minigraph.errors import ArgumentError, did_you_mean
 from minigraph.ir.graph import Graph
 from minigraph.passes.bind import Bind
+from minigraph.passes.channels_first import CHANNELS_FIRST
 from minigraph.passes.constants import Evaluator, FoldConstants
 from minigraph.passes.cse import CommonSubexpressions, DeadCode
 from minigraph.passes.driver import Pass, Pipeline, Rewriting
 from minigraph.passes.fold import FOLD_BATCH_NORM
 from minigraph.passes.freeze import Freeze
 from minigraph.passes.fuse import FUSE, UNFUSE
+from minigraph.passes.inline import INLINE
 from minigraph.passes.layout import CHANNELS_LAST
 from minigraph.passes.lower import Lower
 from minigraph.passes.merge import MERGE_AFFINES
@@ -89,6 +91,7 @@ def program(means: Means, memory_limit: int | None = None) -> list[Pass]:
 def legalise() -> list[Pass]:
     """Return the passes that bring any graph into the form that backends have kernels for."""
     return [
+        INLINE,  # there are kernels for ops, not for names
         CHANNELS_LAST,  # kernels exist for N,H,W,C only
         CommonSubexpressions(),  # one transpose for each value, not one for each reader
     ]
@@ -112,6 +115,8 @@ _PASSES: dict[str, Callable[..., Pass]] = {
     "merge_affines": lambda means: _knowing(MERGE_AFFINES, means),
     "fold_batch_norm": lambda means: _knowing(FOLD_BATCH_NORM, means),
     "freeze": lambda means: Freeze(means.state if means.state is not None else {}),
+    "inline": lambda means: INLINE,
+    "channels_first": lambda means: CHANNELS_FIRST,
     "channels_last": lambda means: CHANNELS_LAST,
     "rematerialise": lambda means, limit: Rematerialise(limit, means.peak),
     "fuse": lambda means: FUSE,
@@ -182,4 +187,4 @@ def pipeline_text(pipeline: Pipeline) -> str:
 
 def rewritings() -> list[Rewriting]:
     """Return all passes that are made of local rules."""
-    return [SIMPLIFY, MERGE_PADS, MERGE_AFFINES, FOLD_BATCH_NORM, FUSE, UNFUSE, CHANNELS_LAST]
+    return [SIMPLIFY, MERGE_PADS, MERGE_AFFINES, FOLD_BATCH_NORM, FUSE, UNFUSE, INLINE, CHANNELS_LAST, CHANNELS_FIRST]

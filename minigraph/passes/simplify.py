@@ -6,7 +6,7 @@ import math
 
 from minigraph.ir.leaves import Constant, Item
 from minigraph.ir.node import Node
-from minigraph.ir.types import Dim, is_float, product
+from minigraph.ir.types import Dim, Shape, is_float, product
 from minigraph.ops.elementwise import Add, Binary, Div, Elementwise, Mul, Neg, Sub, Where
 from minigraph.ops.indexing import Pad, Slice
 from minigraph.ops.real import Pow
@@ -214,11 +214,15 @@ def transpose_is_reshape(node: Node) -> Node | None:
     return y=%1
     """
     match node.op, node.inputs:
-        case Transpose(axes=axes), (x,):
-            moved = [a for a in axes if x.shape[a] != 1]
-            if moved == sorted(moved):
-                return Node(Reshape(node.shape), (x,))
+        case Transpose(axes=axes), (x,) if keeps_order(x.shape, axes):
+            return Node(Reshape(node.shape), (x,))
     return None
+
+
+def keeps_order(shape: Shape, axes: tuple[int, ...]) -> bool:
+    """Tell whether transposing an array of this shape leaves its elements in their order: only sizes of 1 move."""
+    moved = [a for a in axes if shape[a] != 1]
+    return moved == sorted(moved)
 
 
 @at(Pad, Cast, BroadcastTo, Concat, Slice, Sum, Item)

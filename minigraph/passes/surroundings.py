@@ -23,6 +23,7 @@ class Surroundings:
         self.numbers = numbers
         self.selection = selection or Selection()
         self.old: dict[Node, Node] = {}  # new node → the node of the graph that it stands for
+        self.apart: dict[Node, list[Node]] = {}  # function → its results as ordinary nodes, which its items share
         self.notes: list[Note] = []
         self.requirements: list[Requirement] = []
         self._uses: dict[Node, int] = {}

@@ -13,7 +13,9 @@ from minigraph.ir.graph import Graph
 from minigraph.ir.leaves import Constant, Input, Variable
 from minigraph.ir.node import Node
 from minigraph.ir.types import TensorType, is_float, known
+from minigraph.ops.region import Function
 from minigraph.ops.window import NHWC
+from minigraph.passes.inline import INLINE
 from minigraph.passes.layout import CHANNELS_LAST
 from minigraph.passes.trace import Trace
 
@@ -66,10 +68,10 @@ def _new(backend: Backend, type: TensorType) -> Any:
 
 
 def with_kernels(expression: Node) -> Node:
-    """Return an expression in the layout that there are kernels for; itself where it has no other."""
+    """Return an expression in ops and in the layout that there are kernels for; itself where it is so already."""
     graph = Graph({"value": expression})
-    if any(getattr(node.op, "layout", NHWC) != NHWC for node in graph.nodes):
-        graph = CHANNELS_LAST(graph, Trace())
+    if any(isinstance(node.op, Function) or getattr(node.op, "layout", NHWC) != NHWC for node in graph.nodes):
+        graph = CHANNELS_LAST(INLINE(graph, Trace()), Trace())
     return graph.outputs["value"]
 
 

@@ -19,7 +19,6 @@ from minigraph.ir.types import is_float
 from minigraph.passes import pipelines
 from minigraph.passes.driver import Pass, PassError, Pipeline, Rule, run
 from minigraph.passes.driver import why_not as why_not_rule
-from minigraph.passes.layout import CHANNELS_LAST
 from minigraph.passes.selection import Selection
 from minigraph.passes.trace import Refusal, Requirement, Trace
 from minigraph.runtime.interpreter import constant_evaluator
@@ -105,7 +104,7 @@ def _passes(passes: str | Iterable[Pass] | None, means: pipelines.Means) -> list
 
 def peak_memory(graph: Graph) -> int:
     """Return the bytes that the plan of a bound graph takes on the NumPy backend, beside variables and constants."""
-    legal = run([CHANNELS_LAST], graph)[0]
+    legal = run(pipelines.legalise(), graph)[0]
     return make_plan(legal, get("numpy").needs).peak
 
 

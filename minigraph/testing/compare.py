@@ -10,9 +10,11 @@ import numpy as np
 
 from minigraph.backends.base import get
 from minigraph.ir.graph import Graph, topological
-from minigraph.ir.leaves import Constant, Input, Variable
+from minigraph.ir.leaves import Input, Item, Variable
 from minigraph.ir.node import Node
-from minigraph.ir.types import TensorType
+from minigraph.ir.types import TensorType, TupleType
+from minigraph.ops.region import Function, Region, inlined_results
+from minigraph.ops.shape import After
 from minigraph.ops.window import NHWC
 from minigraph.passes.layout import CHANNELS_LAST
 from minigraph.passes.trace import Trace
@@ -101,23 +103,28 @@ def compute(
 
 
 def _value(op: Any, operands: list[Any], backend: Any) -> Any:
-    leaves = [] if isinstance(op, Constant) else [_leaf(i, value) for i, value in enumerate(operands)]
-    if any(isinstance(leaf, tuple) for leaf in leaves):  # an item of a pair
+    if isinstance(op, Item):
         return operands[0][op.index]
-    node = Node(op, leaves)
+    if isinstance(op, After):  # what it waits for may be a tuple
+        return operands[0]
+    node = Node(op, [_leaf(i, value) for i, value in enumerate(operands)])
     if not _needs_legalising(op):
         return evaluate_node(node, operands, backend)
-    graph = CHANNELS_LAST(Graph({"value": node}), Trace())
-    found = Interpreter(backend).run(graph, {leaf.label: value for leaf, value in zip(leaves, operands, strict=True)})
-    return found[graph.outputs["value"]]
+    results = inlined_results(node) if isinstance(op, Function) else [node]
+    graph = CHANNELS_LAST(Graph({str(i): result for i, result in enumerate(results)}), Trace())
+    found = Interpreter(backend).run(
+        graph, {leaf.label: value for leaf, value in zip(node.inputs, operands, strict=True)}
+    )
+    values = tuple(found[result] for result in graph.outputs.values())
+    return values if isinstance(node.type, TupleType) else values[0]
 
 
-def _leaf(index: int, value: Any) -> Any:
-    if isinstance(value, tuple):
-        return value
+def _leaf(index: int, value: Any) -> Node:
     return Node(Input(f"x{index}", TensorType(value.shape, str(value.dtype))))
 
 
 def _needs_legalising(op: Any) -> bool:
-    first = op.body[0].op if hasattr(op, "body") else op
+    if isinstance(op, Function):
+        return True
+    first = op.body[0].op if isinstance(op, Region) else op
     return getattr(first, "layout", NHWC) != NHWC

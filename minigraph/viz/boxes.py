@@ -6,15 +6,22 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from minigraph.ir import Constant, Input, Node, Variable
-from minigraph.ops.fused import steps_of
+from minigraph.ir import Constant, Input, Item, Node, Variable
+from minigraph.ops.region import Function, steps_of
 from minigraph.viz.diff import ADDED, CHANGED, GLYPHS, KEPT, REMOVED
 from minigraph.viz.lanes import BACKWARD, FORWARD, UPDATE
 from minigraph.viz.style import KINDS
 from minigraph.viz.text import constant_text, fused_ops, notes, type_text
 from minigraph.viz.view import Group, View
 
-_RANK = ("matmul", "fused", "norm", "reduction", "elementwise")  # what a collapsed layer is coloured by, first found
+_RANK = (
+    "matmul",
+    "fused",
+    "function",
+    "norm",
+    "reduction",
+    "elementwise",
+)  # what a collapsed layer is coloured by, first found
 _LISTED = 5  # op names in a collapsed layer
 
 
@@ -61,6 +68,9 @@ class Boxes:
             lines = [type_text(node.type), "not trained" if untrained else ""]
         elif lane != FORWARD:
             kind = "gradient" if lane == BACKWARD else "update"
+        if isinstance(node.op, Function):
+            inside = sum(not isinstance(step.op, (Constant, Item)) for step in node.op.body)
+            lines.append(f"function of {inside} op{'s' * (inside != 1)}")
         if fused_ops(node):
             title, lines = " · ".join(op.name for op in fused_ops(node)), ["fused"]
         mark = view.marks.nodes.get(node, "")
@@ -163,9 +173,9 @@ def _summary(nodes: Sequence[Node], told: Sequence[Node], title: str) -> tuple[s
     """
     inner = [n for n in told if n.op.category not in ("input", "variable", "constant")]
     if len(inner) == 1 and not fused_ops(inner[0]):
-        name = inner[0].op.name
+        name = inner[0].label
         return ("" if name == title else name, notes(inner[0]), _parameters(nodes))
-    counts = Counter("·".join(op.name for op in fused_ops(n)) or n.op.name for n in inner)
+    counts = Counter("·".join(op.name for op in fused_ops(n)) or n.label for n in inner)
     names = [f"{name} ×{count}" if count > 1 else name for name, count in counts.items()]
     return (" · ".join(names[:_LISTED] + (["…"] if len(names) > _LISTED else [])), _parameters(nodes))
 

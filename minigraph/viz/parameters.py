@@ -100,7 +100,7 @@ def _formula(node: Node, words: Mapping[Node, _Words]) -> _Words:
     elif name == "neg":
         text, level = f"−{_within(operands[0], 2)}", 1
     else:
-        text, level = f"{name}({', '.join(text for text, _ in operands)})", _ATOM
+        text, level = f"{node.label}({', '.join(text for text, _ in operands)})", _ATOM
     return (text, level) if len(text) <= _LONGEST else ("…", _ATOM)
 
 

@@ -23,6 +23,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "reduction": "reduction",
         "pool": "reduction",
         "fused": "fused",
+        "function": "function",
     }
 )
 
@@ -36,6 +37,7 @@ NAMES: Mapping[str, str] = MappingProxyType(
         "elementwise": "elementwise",
         "reduction": "reduction, pooling",
         "fused": "fused",
+        "function": "function",
         "other": "shape, other",
         "gradient": "gradient",
         "update": "update",
@@ -90,6 +92,7 @@ THEMES: Mapping[str, Theme] = MappingProxyType(
                     "elementwise": ("#dcfce7", "#16a34a"),
                     "reduction": ("#ffe4e6", "#e11d48"),
                     "fused": ("#ccfbf1", "#0d9488"),
+                    "function": ("#ecfccb", "#65a30d"),
                     "other": ("#ffffff", "#64748b"),
                     "gradient": ("#ffedd5", "#ea580c"),
                     "update": ("#fce7f3", "#db2777"),
@@ -113,6 +116,7 @@ THEMES: Mapping[str, Theme] = MappingProxyType(
                     "elementwise": ("#10341f", "#4ade80"),
                     "reduction": ("#45121f", "#fb7185"),
                     "fused": ("#0b3733", "#2dd4bf"),
+                    "function": ("#26330a", "#a3e635"),
                     "other": ("#1b2537", "#94a3b8"),
                     "gradient": ("#43200c", "#fb923c"),
                     "update": ("#431430", "#f472b6"),

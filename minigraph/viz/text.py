@@ -11,14 +11,17 @@ from minigraph.ir import Constant, Dim, Item, Node, Op, TensorType, TupleType, T
 from minigraph.ir.printer import value_text
 from minigraph.ir.types import shape_text
 from minigraph.ops.fused import Fused
+from minigraph.ops.region import Function
 
 LONGEST = 60  # characters of a label; the rest is for the text form of the graph
 INLINE = 4  # elements of a constant that is written out instead of drawn
 
 # XML 1.0 knows no control characters, no surrogates and neither of the two non-characters: one of them spoils an SVG.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-# The result's shape stands on the edges, a label is the title, a random key is noise.
-_UNSAID = frozenset({"type", "label", "init", "shape", "sizes", "output_size", "kernel_size", "key", "seed"})
+# The result's shape stands on the edges, a label is the title, a random key is noise, a version is its file's matter.
+_UNSAID = frozenset(
+    {"type", "label", "init", "shape", "sizes", "output_size", "kernel_size", "key", "seed", "since_version"}
+)
 _SIGNS = {
     "add": "+", "sub": "−", "mul": "·", "div": "/", "pow": "^", "less": "<", "less_equal": "≤", "greater": ">",
     "greater_equal": "≥", "equal": "=", "not_equal": "≠",
@@ -119,6 +122,9 @@ def _window(node: Node) -> list[str]:
 
 def _attributes(node: Node) -> list[str]:
     op = node.op
+    if isinstance(op, Function):  # its own attributes; what is inside is not for a picture
+        own = [_attribute(name, value) for name, value in op.attributes if name not in _UNSAID and value is not None]
+        return [text for text in own if text]
     windowed = op.category in ("conv", "pool")
     written = []
     for field in dataclasses.fields(op):  # type: ignore[arg-type]  # every op is a dataclass

@@ -92,9 +92,6 @@ def run(graph: Graph, values: Mapping[str, Array]) -> dict[Node, Any]:
         for node in graph.nodes:
             if node.op.name in ("input", "variable"):
                 results[node] = np.asarray(values[node.label])
-            elif node.op.name == "constant":
-                type = node.tensor_type
-                results[node] = np.frombuffer(node.op.data, type.dtype).reshape(type.shape)
             else:
                 results[node] = REFERENCES[node.op.name](node.op, *(results[i] for i in node.inputs))
     return results
@@ -105,12 +102,19 @@ def each(function: Callable[[float], float], x: Array) -> Array:
     return np.array([function(float(v)) for v in x.ravel()], np.float64).reshape(x.shape)
 
 
+@reference("constant")
+def _constant(op: Any) -> Array:
+    return np.frombuffer(op.data, op.type.dtype).reshape(op.type.shape)
+
+
 @reference("fused")
-def _fused(op: Any, *operands: Array) -> Array:
-    values = list(operands)
+@reference("function")
+def _region(op: Any, *operands: Array) -> Any:
+    values: list[Any] = list(operands)
     for step in op.body:
         values.append(REFERENCES[step.op.name](step.op, *(values[i] for i in step.inputs)))
-    return values[-1]
+    results = tuple(values[place] for place in op.places(len(operands)))
+    return results if len(results) > 1 else results[0]
 
 
 @reference("gelu")

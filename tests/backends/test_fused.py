@@ -24,8 +24,9 @@ from minigraph.ir.leaves import input as input_
 from minigraph.ops.activations import Relu
 from minigraph.ops.conv import Conv2D
 from minigraph.ops.elementwise import Elementwise
-from minigraph.ops.fused import Fused, FusedStep
+from minigraph.ops.fused import Fused
 from minigraph.ops.norm import BatchNorm
+from minigraph.ops.region import Step
 from minigraph.ops.shape import Cast
 from minigraph.passes import CHANNELS_LAST, FUSE, UNFUSE, run
 from minigraph.runtime import Interpreter, State, compile
@@ -277,7 +278,7 @@ def test_blocks_lie_in_the_scratch_memory_that_the_anchor_has_done_with() -> Non
 
 def test_a_channels_first_convolution_is_refused_as_it_is_outside_of_a_region() -> None:
     region = Node(
-        Fused((FusedStep(Conv2D(layout="NCHW"), (0, 1)), FusedStep(Relu(), (2,)))),
+        Fused((Step(Conv2D(layout="NCHW"), (0, 1)), Step(Relu(), (2,)))),
         (variable((1, 3, 4, 4), name="x"), variable((4, 3, 3, 3), name="w")),
     )
     with pytest.raises(GraphError, match="NHWC only") as caught:
@@ -293,7 +294,9 @@ def test_a_channels_first_convolution_is_refused_as_it_is_outside_of_a_region() 
 # --- types --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", ["bool", "int8", "uint8", "int32", "int64", "float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    "source", ["bool", "int8", "uint8", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64"]
+)
 @pytest.mark.parametrize("target", ["bool", "int8", "int64", "float16", "float32", "float64"])
 def test_steps_that_change_the_type(source: str, target: str) -> None:
     """Buffers of every width follow each other in the same memory."""
@@ -307,7 +310,7 @@ def test_steps_that_change_the_type(source: str, target: str) -> None:
         check(function, [(shape, source), (shape[-1:], "float64")])
 
 
-@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "int64"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])
 def test_regions_of_integers(dtype: str) -> None:
     check(lambda x, y: ops.where(x < y, x * y + x, ops.clip(x - y, 0, 2)), [(9, 5), (5,)], dtype)
 

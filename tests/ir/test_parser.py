@@ -146,6 +146,10 @@ REFUSED = {
     ),
     "a bad attribute": (HEAD + "  %1 = dropout(%0, rate=5) : float32[2,3]  return y=%1 }", 3, "0 ≤ rate < 1"),
     "a constant that is too large": ('graph { %0 = constant(300) : int8[] return y=%0 }', 1, "does not fit the dtype"),
+    "a constant below 0": ('graph { %0 = constant(-1) : uint64[] return y=%0 }', 1, "does not fit the dtype"),
+    "a constant beyond 64 bits": (
+        'graph { %0 = constant(18446744073709551616) : uint64[] return y=%0 }', 1, "does not fit the dtype",
+    ),
     "a constant that is a fraction": (
         'graph { %0 = constant(0.5) : int8[] return y=%0 }', 1, "a fraction meets integers",
     ),
@@ -169,13 +173,13 @@ REFUSED = {
     "a step with a string for an op": (step("relu()", '"relu"'), 3, "an op"),
     "a step with an unknown op": (step("relu", "exec"), 3, "bad syntax"),
     "a step with an input": (step("relu()", 'input("z")'), 3, ""),
-    "a step with a constant": (step("relu()", "constant(1)"), 3, "attributes only"),
+    "a step with a constant": (step("relu()", "constant(1)"), 3, "a constant holds one value"),
     "a step with an operand": (step("relu()", "relu(%0)"), 3, "attributes only"),
     "a step with a bad attribute": (step("relu()", "relu(alpha=1)"), 3, "no such attribute"),
     "a step with an attribute of the wrong kind": (
         step("relu()", "leaky_relu(alpha=none)"), 3, "wrong kind of value",
     ),
-    "a step of an item": (step("relu()", "item(index=0)"), 3, "not an op for the inside"),
+    "a step of an item": (step("relu()", "item(index=0)"), 3, "only a tuple has items"),
     "a step that is a region": (step("relu()", "fused()"), 3, "not an op for the inside"),
     "a step by position": (step("op=relu()", "relu()"), 3, "field=value only"),
     "a step that reads itself": (step("(0,)", "(1,)"), 3, "reads each"),

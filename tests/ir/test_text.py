@@ -24,8 +24,9 @@ from minigraph.layers.regularizers import L2
 from minigraph.ops.activations import LeakyRelu, Relu
 from minigraph.ops.conv import Conv2D
 from minigraph.ops.elementwise import Add, Clip
-from minigraph.ops.fused import Fused, FusedStep
+from minigraph.ops.fused import Fused
 from minigraph.ops.norm import BatchNorm, Moving
+from minigraph.ops.region import Step
 from minigraph.ops.shape import After, BroadcastTo
 from minigraph.passes import FUSE, run
 
@@ -79,6 +80,15 @@ def test_constants_of_every_dtype_keep_every_bit(dtype, shape):
     graph = Graph({"y": Node(Constant.of(np.ascontiguousarray(array)))})
     again = reads_back(graph)
     assert again.outputs["y"].op.data == array.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [d for d in DTYPES if "int" in d])
+def test_the_ends_of_the_integers(dtype):
+    info = np.iinfo(dtype)
+    for data in (np.array(info.max, dtype), np.array([info.min, info.max], dtype)):
+        graph = Graph({"y": ops.constant(data) * input_((2,), dtype, "x")})
+        assert str(info.max) in str(graph)
+        assert reads_back(graph).nodes[1].op.data == data.tobytes()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
@@ -176,14 +186,14 @@ def test_attribute_values_read_back(value):
 def test_ops_as_attributes_read_back(op):
     again = parse_value(value_text(op))
     assert again == op and type(again) is type(op)
-    step = FusedStep(op, (0, 3))
+    step = Step(op, (0, 3))
     assert parse_value(value_text(step)) == step
     assert parse_value(value_text((step, step))) == (step, step)
 
 
 def test_the_text_of_a_region():
     x, b = input_((symbol("N"), 3), name="x"), variable((3,), name="b")
-    body = (FusedStep(Add(), (0, 1)), FusedStep(LeakyRelu(0.5), (2,)))
+    body = (Step(Add(), (0, 1)), Step(LeakyRelu(0.5), (2,)))
     graph = Graph({"y": Node(Fused(body), (x, b))})
     assert str(graph).splitlines()[3] == (
         "  %2 = fused(%0, %1, body=(step(op=add(), inputs=(0, 1)), step(op=leaky_relu(alpha=0.5), inputs=(2,)))) "

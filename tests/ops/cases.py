@@ -19,12 +19,13 @@ from minigraph.ir import Node, Op
 from minigraph.ops.activations import Sigmoid, Silu, Softplus, Tanh
 from minigraph.ops.conv import Conv2D, Conv2DKernelAdjoint, Conv2DTranspose
 from minigraph.ops.elementwise import Add, Greater, Less, Mul, Neg, Sub, Where
-from minigraph.ops.fused import Fused, FusedStep
+from minigraph.ops.fused import Fused
 from minigraph.ops.indexing import GatherAdjoint, SliceAdjoint
 from minigraph.ops.linalg import MatMul
 from minigraph.ops.norm import BatchNorm
 from minigraph.ops.pool import AvgPool2DAdjoint, MaxPool2DAdjoint, MaxPool2DSelect
 from minigraph.ops.real import Sin
+from minigraph.ops.region import Step, inline
 from minigraph.ops.shape import After, Cast
 
 Rng = np.random.Generator
@@ -712,7 +713,7 @@ class Region:
 
         def build(*xs: Node) -> Node:  # casts are to the operands' dtype, whichever that is
             ops_ = [Cast(xs[0].dtype) if isinstance(op, Cast) else op for op, _ in self.steps]
-            return Node(Fused(tuple(map(FusedStep, ops_, places))), xs)
+            return Node(Fused(tuple(map(Step, ops_, places))), xs)
 
         return Case(build, self.operands, f"{note}: {', '.join(op.name for op, _ in self.steps)}")
 
@@ -747,6 +748,46 @@ def _fused(rng: Rng) -> Case:
     if not region.steps:  # a batch norm of a scalar was left out
         region.step(Neg(), region.full[-1])
     return region.case(f"shape={shape}")
+
+
+@case_of("function")
+def _function(rng: Rng) -> Case:
+    """A region of one result; results that share steps, an operand among them; pieces of a tuple that meet again."""
+    return pick(rng, [_function_of_region, _function_of_moments, _function_of_pieces])(rng)
+
+
+def _function_of_region(rng: Rng) -> Case:
+    region = _fused(rng)
+    return Case(
+        lambda *xs: ops.function("Region", xs, [inline(region.function(*xs))]), region.arrays, region.note  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _function_of_moments(rng: Rng) -> Case:
+    rows, columns = (int(s) for s in rng.integers(2, 5, 2))
+    offset, order = normal(rng, (columns,)), pick(rng, [(0,), (0, 1, 2), (1, 3, 0), (2, 1)])
+
+    def build(x: Node, gamma: Node) -> list[Node]:
+        mean, variance = (ops.reshape(m, (rows, 1)) for m in ops.moments(x, 1))
+        y = (x - mean) * ops.rsqrt(variance + 0.1) * gamma + ops.constant(offset, x.dtype)
+        results = [(y, mean, variance, gamma)[i] for i in order]
+        return ops.function("Norm", [x, gamma], results, [("axis", -1), ("epsilon", 0.1)], [0, 1, -1])
+
+    return Case(build, [normal(rng, (rows, columns)), normal(rng, (columns,))], f"moments, results {order}")
+
+
+def _function_of_pieces(rng: Rng) -> Case:
+    sizes, image = (int(s) for s in rng.integers(1, 4, 3)), some_shape(rng, high=2)
+    left, middle, right = sizes = tuple(sizes)
+
+    def build(x: Node) -> list[Node]:
+        first, second, third = ops.split(x, sizes)
+        joined = ops.concat([third, ops.tanh(first) * 0.5], -1)
+        both = ops.function("Pieces", [x], [joined, ops.sum(second * second, -1)], slots=[0])
+        return both if order else both[::-1][:1]
+
+    order = coin(rng)
+    return Case(build, [normal(rng, (*image, left + middle + right))], f"pieces {sizes}")
 
 
 @case_of("after")

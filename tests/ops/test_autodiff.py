@@ -19,7 +19,8 @@ from minigraph.ir.leaves import input
 from minigraph.ops.activations import Tanh
 from minigraph.ops.conv import Conv2D
 from minigraph.ops.elementwise import Less, Mul, Sub, Where
-from minigraph.ops.fused import Fused, FusedStep, inline
+from minigraph.ops.fused import Fused
+from minigraph.ops.region import Step, inline
 from minigraph.ops.shape import After
 from minigraph.runtime import Interpreter, State, compile
 
@@ -267,7 +268,7 @@ def test_the_gradient_of_a_region_is_that_of_its_steps() -> None:
     """Values that several steps read, and an operand that only a condition reads."""
     x, z = var((2, 3)), var((3,), "z")
     steps = ((Tanh(), (0,)), (Mul(), (2, 0)), (Less(), (2, 1)), (Where(), (4, 3, 2)), (Sub(), (5, 2)))
-    region = Node(Fused(tuple(FusedStep(*step) for step in steps)), (x, z))
+    region = Node(Fused(tuple(Step(*step) for step in steps)), (x, z))
     got, again = gradients(ops.sum(region * region), [x]), gradients(ops.sum(inline(region) * inline(region)), [x])
     given = {"x": np.linspace(-2, 2, 6).reshape(2, 3), "z": np.array([0.1, -0.5, 0.7])}
     np.testing.assert_allclose(values(got, **given), values(again, **given), rtol=1e-14)
@@ -303,7 +304,7 @@ def test_gradient_nodes_know_their_forward_node_and_its_line() -> None:
 
 def test_what_a_region_computes_again_for_its_gradient_is_the_gradients() -> None:
     x = var((3,))
-    region = Node(Fused((FusedStep(Tanh(), (0,)), FusedStep(Tanh(), (1,)))), (x,))
+    region = Node(Fused((Step(Tanh(), (0,)), Step(Tanh(), (1,)))), (x,))
     total = ops.sum(region)
     (dx,) = gradients(total, [x])
     forward = {n.id for n in topological([total])}
@@ -372,7 +373,7 @@ def _normed(h: Node) -> Node:
 def _fused(h: Node, x: Node, w: Node) -> Node:
     """tanh(conv2d(x, w) − mean) · h, as one region."""
     steps = ((Conv2D(padding="same"), (0, 1)), (Sub(), (4, 2)), (Tanh(), (5,)), (Mul(), (6, 3)))
-    return Node(Fused(tuple(FusedStep(*step) for step in steps)), (x, w, ops.mean(h, (0, 1, 2)), h))
+    return Node(Fused(tuple(Step(*step) for step in steps)), (x, w, ops.mean(h, (0, 1, 2)), h))
 
 
 # From a convolution's result, its input and its kernel to what is differentiated.

@@ -451,7 +451,9 @@ def test_a_product_of_symbols_is_checked(size):
         of_two_sizes()(a=np.ones(3), b=np.ones(size))
 
 
-@pytest.mark.parametrize(("dtype", "number"), [("int8", 300), ("uint8", -1)])
+@pytest.mark.parametrize(
+    ("dtype", "number"), [("int8", 300), ("uint8", -1), ("uint16", 2**16), ("uint32", 2**32), ("uint64", -1)]
+)
 def test_integers_that_do_not_fit_are_refused(dtype, number):
     with pytest.raises((DTypeError, DataError)):
         mg.compile({"y": input_((1,), dtype, "x") * 1})(x=[number])

@@ -34,7 +34,9 @@ def test_assignment_refuses_what_does_not_fit_and_changes_nothing():
     assert not state["w"].any() and not state["n"].any()
 
 
-@pytest.mark.parametrize(("dtype", "number"), [("int8", 300), ("uint8", -1)])
+@pytest.mark.parametrize(
+    ("dtype", "number"), [("int8", 300), ("uint8", -1), ("uint16", 2**16), ("uint32", 2**32), ("uint64", -1)]
+)
 def test_assignment_refuses_integers_that_do_not_fit(dtype, number):
     state = State({"n": np.zeros(1, dtype)})
     with pytest.raises((DTypeError, mg.errors.DataError)):

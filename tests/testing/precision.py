@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from backends.reference import REFERENCES
 
-from minigraph.ir import Constant, Graph, Input, Node, Variable, variable
+from minigraph.ir import Constant, Graph, Input, Node, Op, Variable, variable
 from minigraph.ir.leaves import input as input_
 from minigraph.ir.types import is_float
 from minigraph.ops.random import RandomUniform
+from minigraph.ops.region import Function, Region, Step, inlined_results
 from minigraph.ops.shape import Cast
 from minigraph.ops.window import NHWC
 from minigraph.passes import CHANNELS_LAST, run
@@ -43,17 +44,22 @@ def retyped(graph: Graph, dtype: str) -> tuple[Graph, dict[Node, Node]]:
 
 
 def _retyped(node: Node, inputs: tuple[Node, ...], dtype: str) -> Node:
-    op = node.op
-    if isinstance(op, RandomUniform):
-        return Node(Cast(dtype), (Node(op, inputs),))
+    if isinstance(node.op, RandomUniform):
+        return Node(Cast(dtype), (Node(node.op, inputs),))
+    return node.with_inputs(inputs, _retyped_op(node.op, dtype))
+
+
+def _retyped_op(op: Op, dtype: str) -> Op:
     if isinstance(op, Constant) and is_float(op.type.dtype):
         values = np.frombuffer(op.data, op.type.dtype).reshape(op.type.shape)  # type: ignore[arg-type]
-        return Node(Constant.of(cast(values, dtype)))
+        return Constant.of(cast(values, dtype))
     if isinstance(op, (Input, Variable)) and is_float(op.type.dtype):
-        return node.with_inputs((), replace(op, type=replace(op.type, dtype=dtype)))
+        return replace(op, type=replace(op.type, dtype=dtype))
+    if isinstance(op, Region):
+        return replace(op, body=tuple(Step(_retyped_op(step.op, dtype), step.inputs) for step in op.body))
     if is_float(getattr(op, "dtype", "")):
-        op = replace(op, dtype=dtype)  # type: ignore[type-var]
-    return node.with_inputs(inputs, op)
+        return replace(op, dtype=dtype)  # type: ignore[type-var]
+    return op
 
 
 def cast(array: Any, dtype: Any) -> Array:
@@ -110,14 +116,19 @@ def _log_softmax(x: Array, axis: int) -> Array:
 
 
 class AnyLayout(Interpreter):
-    """Runs graphs that hold N,C,H,W ops too, for which there are no kernels."""
+    """Runs graphs that hold N,C,H,W ops and functions too, for which there are no kernels."""
 
     def run_node(self, node: Node, inputs: list[Any]) -> Any:
-        if getattr(node.op, "layout", NHWC) == NHWC:
+        is_function = isinstance(node.op, Function)
+        if not is_function and getattr(node.op, "layout", NHWC) == NHWC:
             return super().run_node(node, inputs)
         leaves = [input_(x.shape, str(x.dtype), f"x{i}") for i, x in enumerate(inputs)]
-        legal, _ = run([CHANNELS_LAST], Graph({"y": Node(node.op, leaves)}))
-        return self.run(legal, {f"x{i}": x for i, x in enumerate(inputs)})[legal.outputs["y"]]
+        made = Node(node.op, leaves)
+        results = inlined_results(made) if is_function else [made]
+        legal, _ = run([CHANNELS_LAST], Graph({f"y{i}": y for i, y in enumerate(results)}))
+        found = self.run(legal, {f"x{i}": x for i, x in enumerate(inputs)})
+        values = tuple(found[y] for y in legal.outputs.values())
+        return values if len(values) > 1 else values[0]
 
 
 def violations(graph: Graph, values: Mapping[str, Array], dtype: str) -> tuple[list[str], list[float], int]:

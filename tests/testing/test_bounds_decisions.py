@@ -14,9 +14,10 @@ from minigraph.ir import Graph, Node, Op, symbol, topological, variable
 from minigraph.ir.leaves import input as input_
 from minigraph.ops.activations import Relu
 from minigraph.ops.elementwise import Mul
-from minigraph.ops.fused import Fused, FusedStep
+from minigraph.ops.fused import Fused
 from minigraph.ops.indexing import GatherAdjoint
 from minigraph.ops.pool import MaxPool2DAdjoint, MaxPool2DSelect
+from minigraph.ops.region import Step
 from minigraph.ops.shape import After, Cast
 from minigraph.testing.bounds import RULES, Bounded, analyse, bound
 
@@ -263,7 +264,7 @@ def test_symbolic_sizes_are_bound() -> None:
 
 def test_a_fused_region_is_analysed_step_by_step() -> None:
     x, w = variable((3,), name="x"), variable((3,), name="w")
-    region = Node(Fused((FusedStep(Mul(), (0, 1)), FusedStep(Relu(), (2,)))), (x, w))
+    region = Node(Fused((Step(Mul(), (0, 1)), Step(Relu(), (2,)))), (x, w))
     values = {"x": [1.0, -2.0, 3.0], "w": [0.1, 0.2, 0.3]}
     assert errors(region, **values) == errors(ops.relu(x * w), **values)
 

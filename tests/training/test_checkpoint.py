@@ -19,8 +19,9 @@ from safetensors.numpy import save as save_tensors
 from small import blobs, dense_model, image_model, images, same_bits
 
 import minigraph as mg
-from minigraph import layers
+from minigraph import layers, ops
 from minigraph.errors import ModelFormatError
+from minigraph.ir.types import DTYPES
 from minigraph.training import Callback
 
 X, Y = blobs()
@@ -59,6 +60,18 @@ def test_a_model_comes_back_as_it_was(tmp_path, make):
     assert again.evaluate(x, y) == model.evaluate(x, y)
     assert again.training.optimizer == model.training.optimizer and again.training.losses == model.training.losses
     assert str(again.lower("training")) == str(model.lower("training"))
+
+
+def test_variables_of_every_dtype_come_back(tmp_path):
+    y = x = mg.Input((2,), name="x")
+    for dtype in DTYPES:
+        y = y + ops.cast(mg.variable((2,), name=dtype, init=1, dtype=dtype, trainable=False), "float32")
+    model = mg.Model(x, y)
+    for dtype in DTYPES:
+        model.state[dtype] = np.array([0, np.iinfo(dtype).max if "int" in dtype else 1], dtype)
+    again = mg.load_model(model.save(tmp_path / "m.safetensors"))
+    assert same_bits(again.state, model.state) == []
+    assert {name: str(value.dtype) for name, value in again.state.items()} == {dtype: dtype for dtype in DTYPES}
 
 
 def test_a_loaded_model_learns_on_with_the_same_bits(tmp_path):

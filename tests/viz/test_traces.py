@@ -23,7 +23,8 @@ from minigraph import layers, ops
 from minigraph.errors import ArgumentError
 from minigraph.ir import OPS, Graph, Node, scope, symbol, variable
 from minigraph.ir.leaves import input as input_
-from minigraph.ops.fused import Fused, FusedStep
+from minigraph.ops.fused import Fused
+from minigraph.ops.region import Step
 from minigraph.passes import MODES, SIMPLIFY, CommonSubexpressions, DeadCode, Lower, Trace, run
 from minigraph.viz import mimebundle, render, to_dot
 from minigraph.viz.diff import ADDED, CHANGED, GLYPHS, KEPT, REMOVED, compare, marks
@@ -522,7 +523,7 @@ def with_fused():
     x = input_((2, 3), name="x")
     w, b = variable((3, 3), name="w"), variable((3,), name="b")
     steps = ((OPS["matmul"](), (0, 1)), (OPS["add"](), (3, 2)), (OPS["relu"](), (4,)))
-    return Graph({"y": ops.exp(Node(Fused(tuple(FusedStep(op, inputs) for op, inputs in steps)), (x, w, b)))})
+    return Graph({"y": ops.exp(Node(Fused(tuple(Step(op, inputs) for op, inputs in steps)), (x, w, b)))})
 
 
 def test_a_fused_node_is_drawn_with_what_is_in_it():
@@ -547,7 +548,7 @@ def test_a_closed_fused_node_is_one_box_that_lists_its_ops():
 
 def test_a_small_constant_is_written_into_the_step_that_reads_it():
     x = input_((3,), name="x")
-    body = (FusedStep(OPS["mul"](), (0, 1)), FusedStep(OPS["exp"](), (2,)))
+    body = (Step(OPS["mul"](), (0, 1)), Step(OPS["exp"](), (2,)))
     source = to_dot(Graph({"y": Node(Fused(body), (x, ops.constant(0.5)))}))
     assert ["mul", "·", "0.5"] in [words(line) for line in boxes(source).values()]
     assert "class=constant" not in source

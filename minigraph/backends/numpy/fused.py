@@ -20,8 +20,9 @@ from minigraph.ir.node import Node
 from minigraph.ir.op import Op
 from minigraph.ir.origin import Origin
 from minigraph.ir.types import DTYPES, TensorType
-from minigraph.ops.fused import ANCHORS, Fused, steps_of
+from minigraph.ops.fused import ANCHORS, Fused
 from minigraph.ops.norm import BatchNorm
+from minigraph.ops.region import steps_of
 
 # A block of each array that a step reads or writes should fit into the level-2 cache together with the others.
 BLOCK_BYTES = 1 << 17

@@ -129,8 +129,13 @@ class _Analysis:
             Node(Input("operand", i.type.bind(self.sizes)), origin=_NOWHERE) if isinstance(i.type, TensorType) else i
             for i in node.inputs
         ]
-        body = inheriting(lambda: node.origin, lambda: expand(Node(op, inputs)))
-        return self.walk([body], dict(zip(inputs, operands, strict=True)))[body]
+        made = inheriting(lambda: node.origin, lambda: expand(Node(op, inputs)))
+        roots = [made] if isinstance(made, Node) else made
+        known = self.walk(roots, dict(zip(inputs, operands, strict=True)))
+        if isinstance(made, Node):
+            return known[made]
+        each = [known[root] for root in roots]
+        return Bounded(tuple(b.value for b in each), tuple(b.error for b in each), tuple(b.floor for b in each))
 
 
 def _dtype(type: Type) -> str:

@@ -145,7 +145,8 @@ class Entry:
     moves: bool = False
 
 
-Expand: TypeAlias = Callable[[Node], Node]
+# From a node to what stands for it: a node, or one for each of its results.
+Expand: TypeAlias = Callable[[Node], Node | list[Node]]
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,8 @@ def bound(*ops: type[Op], moves: bool = False) -> Callable[[Rule], Rule]:
 
 def expansion(*ops: type[Op], where: Callable[[Any], bool] = lambda op: True) -> Callable[[Expand], Expand]:
     """Register a function that returns the node over the same operands by which a node of these ops is analysed.
+
+    For an op with several results it returns one node for each of them.
 
     where: for which ops, by their attributes; for others there is a rule.
     """

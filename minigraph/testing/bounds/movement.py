@@ -8,9 +8,11 @@ import numpy as np
 
 from minigraph.ir.leaves import Constant, Input, Item, Variable
 from minigraph.ir.node import Node
+from minigraph.ir.types import TensorType
 from minigraph.ops import indexing, shape
-from minigraph.ops.fused import Fused, inline
+from minigraph.ops.fused import Fused
 from minigraph.ops.random import RandomUniform
+from minigraph.ops.region import Function, inline, inlined_results
 from minigraph.testing.bounds.bounded import Call, Unit, bound, expansion
 
 
@@ -52,6 +54,12 @@ def _after(node: Node) -> Node:
 def _fused(node: Node) -> Node:
     """The ops inside, one by one."""
     return inline(node)
+
+
+@expansion(Function)
+def _function(node: Node) -> Node | list[Node]:
+    """The ops inside, one by one; one node for each result."""
+    return inline(node) if isinstance(node.type, TensorType) else inlined_results(node)
 
 
 @bound(indexing.Pad, moves=True)
