@@ -82,10 +82,17 @@ class Model:
             )
 
     @classmethod
-    def from_graph(cls, graph: Graph, name: str = "model", seed: int = 0) -> Model:
-        """Return the model of a definition that exists already, for instance one that was parsed."""
+    def from_graph(
+        cls, graph: Graph, name: str = "model", seed: int = 0, state: Mapping[str, Any] | None = None
+    ) -> Model:
+        """Return the model of a definition that exists already, for instance one that was parsed.
+
+        With a state its variables have these numbers; none is drawn.
+        """
         model = cls.__new__(cls)
         model._setup(graph, name, seed)
+        if state is not None:
+            model._state = State(state)
         return model
 
     def _setup(self, graph: Graph, name: str, seed: int) -> None:
