@@ -19,7 +19,7 @@ from minigraph.layers import Input
 from minigraph.ops import constant
 
 if TYPE_CHECKING:
-    from minigraph import augmentation, data, datasets, losses, metrics, optimizers, testing, viz
+    from minigraph import augmentation, data, datasets, losses, metrics, models, onnx, optimizers, testing, viz
     from minigraph.passes import Trace, lower, unfold
     from minigraph.runtime import Program, State, compile, evaluate, freeze, optimize, why_not
     from minigraph.training import Model, callbacks
@@ -45,6 +45,8 @@ _LAZY = {
     "losses": "minigraph.losses",
     "lower": "minigraph.passes",
     "metrics": "minigraph.metrics",
+    "models": "minigraph.models",
+    "onnx": "minigraph.onnx",
     "optimize": "minigraph.runtime",
     "optimizers": "minigraph.optimizers",
     "render": "minigraph.viz",
@@ -100,6 +102,8 @@ __all__ = [
     "losses",
     "lower",
     "metrics",
+    "models",
+    "onnx",
     "ops",
     "optimize",
     "optimizers",

@@ -44,12 +44,13 @@ NEIGHBOURS = {
 }
 # Modules that are not ours nor Python's: who may import them. NumPy is everybody's but ir's and passes'.
 THIRD_PARTY = {
-    "safetensors": {"training", "onnx"},
+    "safetensors": {"training", "models"},
     "graphviz": {"viz"},
     "graphviz_pure": {"viz"},
     "matplotlib": {"viz"},
     "cupy": {"backends"},
     "onnx": {"onnx"},
+    "google": {"onnx"},  # protobuf, whose error a damaged file raises
     "mlxtend": {"datasets"},
 }
 NOT_NUMPY = {"ir", "passes", "errors", "autodiff"}

@@ -1,0 +1,349 @@
+"""From a graph to an ONNX file: node by node, each through its op's writer, opset 20 and IR 10."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minigraph.errors import DataError, GraphError
+from minigraph.ir.graph import Graph, topological
+from minigraph.ir.leaves import Constant, Input, Item, Variable
+from minigraph.ir.node import Node
+from minigraph.ir.types import Dim, Size, TensorType, known
+from minigraph.onnx.flat import flat_values
+from minigraph.onnx.known import Known
+from minigraph.onnx.proto import onnx_package
+from minigraph.onnx.tensors import tensor_of
+from minigraph.onnx.writing import WRITERS
+from minigraph.onnx.writing.networks import conv_with, gemm_with
+from minigraph.ops.conv import Conv2D, Conv2DTranspose
+from minigraph.ops.elementwise import Add
+from minigraph.ops.fused import Fused
+from minigraph.ops.linalg import MatMul
+from minigraph.ops.random import RandomUniform
+from minigraph.ops.region import Function, inline, inlined_results
+from minigraph.ops.shape import BroadcastTo
+from minigraph.ops.window import NHWC
+from minigraph.passes.channels_first import CHANNELS_FIRST
+from minigraph.passes.fuse import UNFUSE
+from minigraph.passes.trace import Trace
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OPSET, IR = 20, 10
+# Ops that mean the same since this version of theirs as at opset 20: later versions took more types, or attributes with
+# defaults that change nothing. Of others a function is written only if its version is the one of opset 20.
+_SAME_SINCE = {
+    "Ceil": 6, "Celu": 12, "CumSum": 11, "DepthToSpace": 1, "GatherElements": 11, "GatherND": 11, "Hardmax": 13,
+    "InstanceNormalization": 6, "IsInf": 10, "IsNaN": 9, "LRN": 1, "Mish": 18, "Mod": 10, "PRelu": 7, "Reciprocal": 6,
+    "Resize": 11, "Round": 11, "Selu": 6, "Softsign": 1, "SpaceToDepth": 1, "ThresholdedRelu": 10, "Tile": 6,
+    "Trilu": 14, "Mean": 8, "Div": 7, "Clip": 11, "OneHot": 9, "Tan": 7, "Pow": 7,
+}  # fmt: skip
+
+
+def export(graph: Graph, state: Mapping[str, Any], name: str) -> ModelProto:
+    """Return a graph as a ModelProto; `state` holds the numbers of its variables.
+
+    Parameters that are computed from variables (a transposed kernel, γ/√(variance + ε)) are written as numbers. Raises
+    a GraphError for a training graph and for ops that ONNX has no form of, a DataError for a variable without numbers.
+    """
+    if graph.updates:
+        raise GraphError("a training graph has no ONNX form", expected="a graph without updates", where="")
+    return _Exporter(_prepared(graph), state).model(name)
+
+
+def _prepared(graph: Graph) -> Graph:
+    """Return the graph in ops that ONNX has: regions taken apart, images with channels first."""
+    trace = Trace()
+    if any(isinstance(n.op, Fused) for n in graph.nodes):
+        graph = UNFUSE(graph, trace)
+    if any(isinstance(n.op, Function) and not _has_form(n.op) for n in graph.nodes):
+        graph = graph.rebuild(_inlined)
+    if any(getattr(n.op, "layout", None) == NHWC for n in graph.nodes):
+        graph = CHANNELS_FIRST(graph, trace)
+    return graph
+
+
+def _has_form(op: Function) -> bool:
+    """Tell whether a function can be written as the one node that it came as."""
+    defs = onnx_package().defs
+    since = dict(op.attributes).get("since_version", 0)
+    if since >= _SAME_SINCE.get(op.label, OPSET + 1):
+        return True
+    try:
+        return bool(since and defs.get_schema(op.label, OPSET, "").since_version == since)
+    except defs.SchemaError:
+        return False
+
+
+def _inlined(node: Node, inputs: tuple[Node, ...]) -> Node:
+    made = node if inputs == node.inputs else node.with_inputs(inputs)
+    source = inputs[0] if isinstance(node.op, Item) else made
+    if not isinstance(source.op, Function) or _has_form(source.op):
+        return made
+    if isinstance(node.op, Item):
+        return inlined_results(source)[node.op.index]
+    return inline(made) if isinstance(made.type, TensorType) else made
+
+
+class _Exporter:
+    """Writes one graph."""
+
+    def __init__(self, graph: Graph, state: Mapping[str, Any]) -> None:
+        onnx = onnx_package()
+        self.helper = onnx.helper
+        self.graph = graph
+        self.known = Known({label: np.asarray(value) for label, value in state.items()})
+        self.parameters = _parameters(graph)
+        self.flat = flat_values(graph, self.parameters)
+        self.nodes: list[Any] = []
+        self.initializers: dict[str, Any] = {}
+        self.taken = {n.label for n in graph.inputs} | set(graph.outputs)
+        self.names: dict[Node, str] = {n: n.label for n in graph.inputs}
+        self.items: dict[Node, list[str]] = {}
+        self.kept: dict[tuple[Any, ...], str] = {}  # initializers that writers asked for, by their numbers
+        self.scope = ""
+        self.biased = _biased(graph, self.parameters)
+        self.wanted = self._wanted()
+
+    # --- the whole ------------------------------------------------------------------------------------------------
+
+    def model(self, name: str) -> ModelProto:
+        """Return the model."""
+        absorbed = {pair[0] for pair in self.biased.values()}
+        for node in self.graph.nodes:
+            if node not in self.parameters and node not in absorbed and not isinstance(node.op, Input):
+                self._write(node)
+        for output, node in self.graph.outputs.items():
+            if self.name(node) != output:
+                self._add("Identity", [self.name(node)], [output], {})
+        inputs = [self._info(n.label, n.tensor_type) for n in self.graph.inputs]
+        outputs = [self._info(label, n.tensor_type) for label, n in self.graph.outputs.items()]
+        graph = self.helper.make_graph(self.nodes, name, inputs, outputs, list(self.initializers.values()))
+        from minigraph import __version__
+
+        model: ModelProto = self.helper.make_model(
+            graph, opset_imports=[self.helper.make_opsetid("", OPSET)], ir_version=IR, producer_name="minigraph",
+            producer_version=__version__,
+        )  # fmt: skip
+        return model
+
+    def _info(self, name: str, type: TensorType) -> Any:
+        dims = [s if isinstance(s, int) else str(s) for s in type.shape]
+        code = self.helper.np_dtype_to_tensor_dtype(np.dtype(type.dtype))
+        return self.helper.make_tensor_value_info(name, code, dims)
+
+    def _wanted(self) -> dict[Node, str]:
+        """Return the names that nodes must have because an output has them."""
+        wanted: dict[Node, str] = {}
+        for output, node in self.graph.outputs.items():
+            if not isinstance(node.op, Input) and node not in self.parameters:
+                wanted.setdefault(node, output)
+        return wanted
+
+    def _write(self, node: Node) -> None:
+        self.scope = node.origin.scope
+        if isinstance(node.op, Item):
+            self.names[node] = self.items[node.inputs[0]][node.op.index]
+        elif self._changes_height(node):
+            self.names[node] = self.name(node.inputs[0])
+        elif node in self.biased:
+            self.names[node] = self._with_bias(node)
+        else:
+            made = self._function(node) if isinstance(node.op, Function) else self._op(node)
+            if isinstance(made, list):
+                self.items[node] = made
+            else:
+                self.names[node] = made
+        self._rename(node)
+
+    def _changes_height(self, node: Node) -> bool:
+        """Tell whether a node only gives a signal the height that it is written without, or takes it away again."""
+        enters = node in self.flat and node.inputs[0].rank == 3
+        return enters or (node not in self.flat and any(i in self.flat for i in node.inputs))
+
+    def _rename(self, node: Node) -> None:
+        """Give the node that was written last the name of the output that it is."""
+        output, name = self.wanted.get(node), self.names.get(node)
+        if output is None or name is None or not self.nodes or list(self.nodes[-1].output) != [name]:
+            return
+        self.nodes[-1].output[0] = output
+        self.names[node] = output
+
+    def _op(self, node: Node) -> str | list[str]:
+        writer = WRITERS.get(type(node.op))
+        if writer is None:
+            raise GraphError(
+                f"{node.op.name} has no ONNX form", expected="an inference graph", where=node.origin.where,
+                hint='export the definition, or what mg.lower(graph, "inference") gives',
+            )  # fmt: skip
+        return writer(self, node)
+
+    def _function(self, node: Node) -> str | list[str]:
+        """Write a function as the node that it came as; `outputs` are the places of its results there."""
+        op = node.op
+        assert isinstance(op, Function)
+        slots = op.slots or tuple(range(len(node.inputs)))
+        inputs = ["" if slot < 0 else self.name(node.inputs[slot]) for slot in slots]
+        attributes = {k: list(v) if isinstance(v, tuple) else v for k, v in op.attributes if k != "since_version"}
+        places = attributes.pop("outputs", [*range(len(op.places(len(node.inputs))))])
+        names = [self._unique(op.label) if i in places else "" for i in range(max(places) + 1)]
+        self._add(op.label, inputs, names, attributes)
+        return [names[i] for i in places] if len(places) > 1 else names[places[0]]
+
+    def _with_bias(self, node: Node) -> str:
+        source, bias = self.biased[node]
+        vector = self.known.value(bias)
+        assert vector is not None
+        if isinstance(source.op, MatMul):
+            return gemm_with(self, source, [self.name(bias)])
+        channels = known(source.shape[1])
+        name = self._parameter(bias, np.broadcast_to(vector.ravel(), (channels,)), bias.dtype)
+        return conv_with(self, source, [name])
+
+    # --- what writers ask for ---------------------------------------------------------------------------------------
+
+    def name(self, node: Node) -> str:
+        """Return the name of a value, or of a parameter, which becomes an initializer the first time."""
+        if node not in self.names:
+            assert node in self.parameters, node
+            self.names[node] = self._parameter(node, self._numbers(node), node.dtype)
+        return self.names[node]
+
+    def operands(self, node: Node) -> list[str]:
+        """Return the names of a node's operands; beside a signal without height, parameters have none either."""
+        if node not in self.flat:
+            return [self.name(i) for i in node.inputs]
+        return [self.without_height(i) if i in self.parameters else self.name(i) for i in node.inputs]
+
+    def without_height(self, parameter: Node) -> str:
+        """Return the name of a parameter without its second axis from the end, which is 1."""
+        if parameter.rank < 2:
+            return self.name(parameter)
+        return self._parameter(parameter, np.squeeze(self._numbers(parameter), -2), parameter.dtype)
+
+    def is_flat(self, node: Node) -> bool:
+        """Tell whether a value [N,C,1,L] is written as [N,C,L]."""
+        return node in self.flat
+
+    def numbers(self, node: Node) -> Any:
+        """Return the numbers of a parameter; None for what depends on inputs."""
+        return self._numbers(node) if node in self.parameters else None
+
+    def _numbers(self, node: Node) -> Any:
+        value = self.known.value(node)
+        if value is None:
+            variables = [n.label for n in topological([node]) if isinstance(n.op, Variable)]
+            missing = [label for label in variables if label not in self.known.variables]
+            raise DataError(
+                "a parameter has no numbers", expected="a state with all variables",
+                got=", ".join(missing) or repr(node), where=node.origin.where,
+            )  # fmt: skip
+        return value
+
+    def _parameter(self, node: Node, value: Any, dtype: str) -> str:
+        """Return the name of an initializer: a variable's own name, or that of the one variable it is made of."""
+        variables = [n.label for n in topological([node]) if isinstance(n.op, Variable)]
+        scope = node.origin.scope
+        base = variables[0] if len(variables) == 1 else f"{scope}/constant" if scope else "constant"
+        array = np.array(value, dtype, order="C")
+        key = (base, dtype, array.shape, array.tobytes())
+        if key not in self.kept:
+            self.kept[key] = self._store(array, base)
+        return self.kept[key]
+
+    def array(self, values: Any, dtype: str, base: str) -> str:
+        """Return the name of an initializer with these numbers."""
+        array = np.array(values, dtype, order="C")
+        key = ("", dtype, array.shape, array.tobytes())
+        if key not in self.kept:
+            self.kept[key] = self._store(array, base)
+        return self.kept[key]
+
+    def _store(self, array: Any, base: str) -> str:
+        name = self._unique(base)
+        self.initializers[name] = tensor_of(array, name)
+        return name
+
+    def shape(self, sizes: Sequence[Size]) -> str:
+        """Return the name of a vector of sizes; each symbolic one is computed from an input that has it."""
+        if not any(isinstance(s, Dim) for s in sizes):
+            return self.array(list(sizes), "int64", "shape")
+        parts = [self._size(s) if isinstance(s, Dim) else self.array([s], "int64", "shape") for s in sizes]
+        return str(self.emit("Concat", parts, axis=0))
+
+    def _size(self, size: Dim) -> str:
+        total = None if size.coefficient == 1 else self.array([size.coefficient], "int64", "shape")
+        for symbol in size.symbols:
+            found = [(n, a) for n in self.graph.inputs for a, s in enumerate(n.shape) if s == Dim(1, (symbol,))]
+            if not found:
+                raise GraphError(f"no input has the size {symbol} as an axis", got=str(size), where="")
+            (node, axis), *_ = found
+            part = self.emit("Shape", [node.label], start=axis, end=axis + 1)
+            total = part if total is None else self.emit("Mul", [total, part])
+        return str(total)
+
+    def emit(self, op_type: str, inputs: Sequence[str], outputs: int = 1, **attributes: Any) -> Any:
+        """Write a node and return the name of its result, or a list of several."""
+        names = [self._unique(op_type) for _ in range(outputs)]
+        self._add(op_type, inputs, names, attributes)
+        return names[0] if outputs == 1 else names
+
+    def _add(self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], attributes: dict[str, Any]) -> None:
+        trimmed = list(inputs)
+        while trimmed and not trimmed[-1]:
+            trimmed.pop()
+        name = next(filter(None, outputs))
+        self.nodes.append(self.helper.make_node(op_type, trimmed, list(outputs), name=name, **attributes))
+
+    def _unique(self, base: str) -> str:
+        """Return a new name: the scope and the op, numbered where it is not the first."""
+        path = f"{self.scope}/{base}" if self.scope and base in _op_types(base) else base
+        name, number = path, 1
+        while name in self.taken:
+            number += 1
+            name = f"{path}_{number}"
+        self.taken.add(name)
+        return name
+
+
+def _op_types(base: str) -> tuple[str, ...]:
+    return (base,) if base[:1].isupper() else ()
+
+
+def _parameters(graph: Graph) -> set[Node]:
+    """Return the nodes that no input reaches: they are written as numbers. Not so what is only a number repeated."""
+    found: set[Node] = set()
+    for node in graph.nodes:
+        if isinstance(node.op, (Variable, Constant)):
+            found.add(node)
+        elif isinstance(node.op, (Input, RandomUniform)) or not all(i in found for i in node.inputs):
+            continue
+        elif not isinstance(node.op, BroadcastTo) or known(node.tensor_type.size, "a parameter's size") < 1 << 20:
+            found.add(node)
+    return found
+
+
+def _biased(graph: Graph, parameters: set[Node]) -> dict[Node, tuple[Node, Node]]:
+    """Return the sums that are written as the bias of their first operand: sum → (convolution or product, bias)."""
+    found: dict[Node, tuple[Node, Node]] = {}
+    outputs = set(graph.outputs.values())
+    for node in graph.nodes:
+        if not isinstance(node.op, Add):
+            continue
+        for source, bias in (node.inputs, node.inputs[::-1]):
+            alone = graph.uses[source] == 1 and source not in outputs and source not in parameters
+            if alone and bias in parameters and source.type == node.type and _is_bias(source, bias):
+                found[node] = (source, bias)
+                break
+    return found
+
+
+def _is_bias(source: Node, bias: Node) -> bool:
+    if isinstance(source.op, (Conv2D, Conv2DTranspose)):
+        wide = (1,) * (4 - bias.rank) + bias.shape
+        return wide in ((1, source.shape[1], 1, 1), (1, 1, 1, 1))
+    return isinstance(source.op, MatMul) and all(i.rank == 2 for i in source.inputs) and bias.rank <= 2

@@ -1,0 +1,386 @@
+"""From an ONNX file to a definition: node by node, each through its op's translator."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+
+from minigraph.errors import MinigraphError, ModelFormatError, did_you_mean
+from minigraph.ir.graph import Graph, topological
+from minigraph.ir.leaves import Input, Variable
+from minigraph.ir.node import Node
+from minigraph.ir.origin import Origin, inheriting
+from minigraph.ir.types import RESERVED, Dim, Size, TensorType, is_float, symbol
+from minigraph.onnx.definitions import definition_of, domain_of, schema_of, with_attributes
+from minigraph.onnx.known import Known
+from minigraph.onnx.proto import shown
+from minigraph.onnx.reader import Reader
+from minigraph.onnx.reading import TRANSLATORS
+from minigraph.onnx.tensors import array_of, dtype_of
+from minigraph.ops import constant
+from minigraph.ops.region import function
+
+Array = np.ndarray[Any, Any]
+_T = TypeVar("_T")
+DOMAINS = ("", "ai.onnx", "ai.onnx.preview.training")
+# A file that nobody trusts may hold any attribute anywhere; what Python says to it is the file's fault.
+_FAULTS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, MemoryError, RecursionError)
+_STATISTICS = {"BatchNormalization": (3, 4)}  # operands that are averages, not weights
+
+
+class NumbersNeeded(ModelFormatError):
+    """The graph cannot be made without the numbers of an input; `name` says which."""
+
+    name = ""
+
+
+class Importer:
+    """Reads one model. `graph` is the definition, `state` the numbers of its variables.
+
+    input_shapes: sizes for inputs whose dimensions the file leaves open, by name. input_values: numbers for inputs that
+    shapes depend on; those inputs are constants then.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        folder: Path | None = None,
+        file: str = "",
+        input_shapes: Mapping[str, Sequence[int]] | None = None,
+        input_values: Mapping[str, Array] | None = None,
+    ) -> None:
+        self.model = model
+        self.folder = folder
+        self.file = _printable(file or model.graph.name or "model")
+        self.state: dict[str, Array] = {}
+        self.known = Known(self.state)
+        self.symbols: dict[str, Dim] = {}
+        self.opsets = {domain_of(o.domain): o.version for o in model.opset_import}
+        self.functions = {(domain_of(f.domain), f.name): f for f in model.functions}
+        self.scopes: list[dict[str, Node]] = [{}]
+        self.origin = Origin(file=self.file)
+        self.depth = 0
+        shapes, values = dict(input_shapes or {}), dict(input_values or {})
+        inputs = self._inputs(shapes, values)
+        self._initializers()
+        self.run(model.graph.node)
+        outputs = {o.name: self._output(o.name) for o in model.graph.output}
+        self.graph = self.checked("the graph", lambda: Graph(outputs, inputs=inputs))
+        used = {v.label for v in self.graph.variables}
+        self.state = {label: value for label, value in self.state.items() if label in used}
+
+    # --- inputs and initialisers ----------------------------------------------------------------------------------
+
+    def _inputs(self, shapes: dict[str, Sequence[int]], values: dict[str, Array]) -> list[Node]:
+        """Make the inputs. Before IR 4 an input with an initialiser is a constant; since, a caller may override it."""
+        fixed = {t.name for t in self.model.graph.initializer} if self.model.ir_version < 4 else set()
+        declared = [i for i in self.model.graph.input if i.name not in fixed]
+        for name in (*shapes, *values):
+            if name not in [i.name for i in declared]:
+                names = [i.name for i in declared]
+                raise ModelFormatError(
+                    f"no input is called {shown(name)}", expected=", ".join(names), hint=did_you_mean(name, names)
+                )
+        inputs = []
+        for proto in declared:
+            if proto.name in values:
+                self._bind(proto.name, self.placed(partial(constant, np.asarray(values[proto.name]))))
+                continue
+            made = self.placed(partial(Node, Input(proto.name, self._type(proto, shapes.get(proto.name)))))
+            self._bind(proto.name, made)
+            inputs.append(made)
+        return inputs
+
+    def _type(self, proto: Any, shape: Sequence[int] | None) -> TensorType:
+        what = f"input {shown(proto.name)}"
+        if proto.type.WhichOneof("value") != "tensor_type":
+            raise ModelFormatError(f"{what} is no tensor", expected="a tensor", got=proto.type.WhichOneof("value"))
+        declared = proto.type.tensor_type
+        dtype = dtype_of(declared.elem_type, what)
+        if not declared.HasField("shape"):
+            if shape is None:
+                raise ModelFormatError(
+                    f"{what} has no shape", expected="a shape", hint=f"give it: input_shapes={{{proto.name!r}: …}}"
+                )
+            return TensorType(tuple(int(s) for s in shape), dtype)
+        dims = list(declared.shape.dim)
+        if shape is not None and len(shape) != len(dims):
+            raise ModelFormatError(f"the shape given for {what} does not fit", expected=f"{len(dims)} sizes", got=shape)
+        sizes = [self._size(d, proto.name, i, None if shape is None else shape[i]) for i, d in enumerate(dims)]
+        return TensorType(tuple(sizes), dtype)
+
+    def _size(self, dim: Any, name: str, axis: int, given: int | None) -> Size:
+        """Return a declared size: a number, or a symbol where the file leaves it open and the caller too."""
+        if dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0:
+            if given is not None and given != dim.dim_value:
+                raise ModelFormatError(
+                    f"axis {axis} of input {shown(name)} is not open", expected=dim.dim_value, got=given
+                )
+            return int(dim.dim_value)
+        key = dim.dim_param if dim.dim_param not in ("", "?") else f"{name}_{axis}"
+        if given is not None:
+            before = self.symbols.get(key)
+            if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or given < 0:
+                raise ModelFormatError("not a size", expected="an integer ≥ 0", got=repr(given))
+            if isinstance(before, int) and before != given:
+                raise ModelFormatError(f"two sizes for the dimension {shown(key)}", expected=before, got=given)
+            self.symbols[key] = int(given)  # type: ignore[assignment]
+        elif key not in self.symbols:
+            self.symbols[key] = self._symbol(key, axis)
+        return self.symbols[key]
+
+    def _symbol(self, key: str, axis: int) -> Dim:
+        """Return a new symbol: N for the batch, else as much of the file's own name as can stand in a text."""
+        taken = {str(s) for s in self.symbols.values()}
+        word = re.sub(r"\W", "_", key, flags=re.ASCII)[:40]
+        base = "N" if axis == 0 else word if word.isidentifier() and word not in RESERVED else f"d_{word}"
+        name, number = base, 1
+        while name in taken:
+            number += 1
+            name = f"{base}{number}"
+        return symbol(name)
+
+    def _initializers(self) -> None:
+        """Make the tensors of the file: weights are variables, integers and single numbers constants."""
+        here = self.scopes[0]
+        for tensor in self.model.graph.initializer:
+            if tensor.name in here:
+                continue  # an input that this is the default of
+            array = self.array(tensor, f"initializer {shown(tensor.name)}")
+            node = self.placed(partial(constant, array))
+            here[tensor.name] = self.as_variable(tensor.name, node) if array.ndim else node
+        if self.model.graph.sparse_initializer:
+            raise ModelFormatError("sparse initializers are not supported", hint="store the tensors densely")
+
+    def array(self, tensor: Any, where: str) -> Array:
+        """Return a tensor's numbers."""
+        return array_of(tensor, self.folder, f"{self.file}: {where}")
+
+    def as_variable(self, name: str, node: Node) -> Node:
+        """Return a constant of floats that has a name in the file as a variable of that name; other nodes as they are.
+
+        A value that is spread or reshaped from constants counts as one.
+        """
+        if isinstance(node.op, Variable) or not is_float(node.dtype) or not node.shape:
+            return node
+        if any(isinstance(n.op, (Input, Variable)) for n in topological([node])):
+            return node
+        value = self.known.value(node)
+        if value is None or value.dtype == object:
+            return node
+        label = self._label(name)
+        self.state[label] = np.array(value, node.dtype, order="C")
+        made = self.placed(lambda: Node(Variable(label, TensorType(value.shape, node.dtype))))
+        for scope in self.scopes:  # all readers of the value get the one variable
+            for key, other in scope.items():
+                if other is node:
+                    scope[key] = made
+        return made
+
+    def _label(self, name: str) -> str:
+        label = _printable(name)
+        taken = {i.name for i in self.model.graph.input} if label not in self.state else self.state.keys()
+        number = 1
+        while label in self.state or (label != name and label in taken):
+            number += 1
+            label = f"{_printable(name)[:190]}_{number}"
+        return label
+
+    # --- nodes ----------------------------------------------------------------------------------------------------
+
+    def find(self, name: str) -> Node | None:
+        """Return the value of that name, from the innermost scope that has it."""
+        return next((scope[name] for scope in reversed(self.scopes) if name in scope), None)
+
+    def _bind(self, name: str, node: Node) -> None:
+        self.scopes[-1][name] = node
+
+    def _output(self, name: str) -> Node:
+        node = self.find(name)
+        if node is None:
+            raise ModelFormatError(f"output {shown(name)} is made by no node")
+        return node
+
+    def run(self, nodes: Iterable[Any]) -> None:
+        """Translate nodes in order."""
+        for index, proto in enumerate(nodes):
+            outer = self.origin
+            if not self.depth:
+                self.origin = Origin(self.file, index + 1, _scope_of(proto.name))
+            results = self.checked(self._called(proto), partial(self.placed, partial(self._node, proto)))
+            for name, node in zip(proto.output, results, strict=False):
+                if name and node is not None:
+                    self._bind(name, node)
+            missing = [name for name in proto.output[len(results) :] if name]
+            if missing:
+                raise ModelFormatError(f"{self._called(proto)}: it has no such result", got=", ".join(missing))
+            self.origin = outer
+
+    def placed(self, make: Callable[[], _T]) -> _T:
+        """Return `make()`, whose nodes come from the node of the file that is being read."""
+        return inheriting(lambda: self.origin, make)
+
+    def _called(self, proto: Any) -> str:
+        version = self.opsets.get(domain_of(proto.domain), 0)
+        domain = f"{proto.domain}." if proto.domain not in DOMAINS[:2] else ""
+        name = proto.name or next(iter(proto.output), "")
+        return f"node {shown(name)} ({domain}{proto.op_type}, opset {version})"
+
+    def checked(self, what: str, make: Callable[[], _T]) -> _T:
+        """Return `make()`; whatever a file makes fail is a ModelFormatError that says where."""
+        try:
+            return make()
+        except NumbersNeeded:
+            raise
+        except MinigraphError as error:
+            summary = error.summary if what in error.summary else f"{what}: {error.summary}"
+            hint = "bind open sizes: input_shapes={name: shape}" if "bind" in (error.hint or "") else error.hint
+            raise ModelFormatError(
+                summary, expected=error.expected, got=error.got, hint=hint, where=self.origin.where
+            ) from None
+        except _FAULTS as error:
+            raise ModelFormatError(
+                f"{what}: {type(error).__name__}: {str(error)[:300]}", where=self.origin.where
+            ) from None
+
+    def _node(self, proto: Any) -> list[Node | None]:
+        inputs: list[Node | None] = []
+        for name in proto.input:
+            node = self.find(name) if name else None
+            if name and node is None:
+                raise ModelFormatError(f"it reads {shown(name)}, which nothing before it makes")
+            inputs.append(node)
+        domain = domain_of(proto.domain)
+        reader = Reader(self, proto, inputs, self.opsets.get(domain, 1))
+        local = self.functions.get((domain, proto.op_type))
+        if local is not None:
+            return self._call(reader, local)
+        if proto.op_type == "If" and domain == "":
+            return self._branch(reader)
+        if proto.op_type in TRANSLATORS and proto.domain in DOMAINS:
+            translator = TRANSLATORS[proto.op_type]
+            made = translator.read(reader)
+            results: list[Node | None] = [made] if isinstance(made, Node) else list(made)
+            return self.whole(reader, results) if translator.whole else results
+        return self.whole(reader, self._by_definition(reader))
+
+    def whole(self, reader: Reader, results: Sequence[Node | None]) -> list[Node | None]:
+        """Return results as those of one function of the op's name; a single op, or none, stays what it is."""
+        operands = list(dict.fromkeys(node for node in reader.inputs if node is not None))
+        made = [node for node in results if node is not None]
+        attributes = reader.plain_attributes()
+        inside = _between(made, set(operands))
+        alone = len(inside) <= 1 or not operands or any(node in operands for node in made)
+        if alone or attributes is None or any(isinstance(n.op, (Input, Variable)) for n in inside):
+            return list(results)
+        if any(hasattr(n.op, "body") for n in inside):  # a function inside a function is inlined
+            return list(results)
+        schema = schema_of(reader)
+        slots = [-1 if node is None else operands.index(node) for node in reader.inputs]
+        given = (*attributes, ("since_version", 0 if schema is None else schema.since_version))
+        outputs = tuple(i for i, node in enumerate(results) if node is not None)
+        if outputs != tuple(range(len(outputs))):
+            given += (("outputs", outputs),)
+        places = iter(function(reader.op_type, operands, made, given, slots))
+        return [None if node is None else next(places) for node in results]
+
+    # --- ops that are made of others ------------------------------------------------------------------------------
+
+    def _by_definition(self, reader: Reader) -> list[Node | None]:
+        """Read an op that has no translator by the function that the ONNX standard defines it as."""
+        schema = schema_of(reader)
+        if schema is None:
+            raise ModelFormatError(
+                f"op {shown(reader.op_type)} is not known", expected="an op of the ONNX standard, or a local function",
+                hint=did_you_mean(reader.op_type, list(TRANSLATORS)),
+            )  # fmt: skip
+        body = definition_of(schema, reader)
+        if body is None:
+            raise ModelFormatError(
+                f"op {shown(reader.op_type)} is not supported",
+                expected="an op that is read here, or that the standard defines by others",
+                hint="docs/onnx.md lists the ops",
+            )
+        return self._call(reader, body, schema)
+
+    def _call(self, reader: Reader, body: Any, schema: Any = None) -> list[Node | None]:
+        """Read a function's nodes in a scope of its own, its attributes put in."""
+        if self.depth >= 16:
+            raise ModelFormatError("functions are nested too deep", expected="at most 16 levels")
+        given = dict(reader.attributes)
+        for default in body.attribute_proto:
+            given.setdefault(default.name, default)
+        if schema is not None:
+            for name, attribute in schema.attributes.items():
+                if attribute.default_value.type and name not in given:
+                    given[name] = attribute.default_value
+        scope = {name: node for name, node in zip(body.input, reader.inputs, strict=False) if node is not None}
+        outer_scopes, outer_opsets = self.scopes, self.opsets
+        self.scopes, self.depth = [scope], self.depth + 1
+        self.opsets = {**outer_opsets, **{domain_of(o.domain): o.version for o in body.opset_import}}
+        try:
+            self.run(with_attributes(body.node, given))
+            return [self.find(name) if reader.wanted(i) else None for i, name in enumerate(body.output)]
+        finally:
+            self.scopes, self.opsets, self.depth = outer_scopes, outer_opsets, self.depth - 1
+
+    def _branch(self, reader: Reader) -> list[Node | None]:
+        """Read the branch that a condition chooses, which must be known."""
+        chosen = "then_branch" if bool(reader.constant(0, "the condition").ravel()[0]) else "else_branch"
+        if chosen not in reader.attributes:
+            raise ModelFormatError(f"{chosen} is missing")
+        graph = reader.attributes[chosen].g
+        scope: dict[str, Node] = {}
+        self.scopes, self.depth = [*self.scopes, scope], self.depth + 1
+        try:
+            for tensor in graph.initializer:
+                array = self.array(tensor, f"initializer {shown(tensor.name)}")
+                scope[tensor.name] = self.placed(partial(constant, array))
+            self.run(graph.node)
+            return [self._output(o.name) for o in graph.output]
+        finally:
+            self.scopes, self.depth = self.scopes[:-1], self.depth - 1
+
+    # --- what a graph cannot be made without ------------------------------------------------------------------------
+
+    def demand(self, node: Node, name: str, what: str) -> NoReturn:
+        """Raise for an operand whose numbers must be known now, naming the input that they come from."""
+        inputs = [n for n in topological([node]) if isinstance(n.op, Input)]
+        if len(inputs) == 1 and not any(isinstance(s, Dim) for s in inputs[0].shape):
+            error = NumbersNeeded(
+                f"{what} depend on input {shown(inputs[0].label)}, and shapes are fixed when a graph is made",
+                expected="numbers in the file", hint=f"give them: input_values={{{inputs[0].label!r}: …}}",
+                where=self.origin.where,
+            )  # fmt: skip
+            error.name = inputs[0].label
+            raise error
+        raise ModelFormatError(
+            f"{what} in {shown(name)} depend on what only a call gives", expected="numbers in the file, or sizes",
+            got=", ".join(i.label for i in inputs) or repr(node), hint="bind open sizes: input_shapes={name: …}",
+        )  # fmt: skip
+
+
+def _between(results: Sequence[Node], operands: set[Node]) -> list[Node]:
+    """Return the nodes that results need beyond the operands."""
+    found: dict[Node, None] = {}
+    stack = list(results)
+    while stack:
+        node = stack.pop()
+        if node not in found and node not in operands:
+            found[node] = None
+            stack += node.inputs
+    return list(found)
+
+
+def _printable(name: str) -> str:
+    return "".join(c if c.isprintable() else "_" for c in name)[:200] or "unnamed"
+
+
+def _scope_of(name: str) -> str:
+    """Return the path of a node's name without its last part: PyTorch writes "/layer1/conv1/Conv"."""
+    return "/".join(filter(None, _printable(name).split("/")[:-1])) if "/" in name else ""

@@ -1,0 +1,125 @@
+"""Ops that move values or make shapes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minigraph.ir.node import Node
+from minigraph.ir.types import Dim, normalize_axis
+from minigraph.onnx.writing.arithmetic import cast_to
+from minigraph.onnx.writing.registry import Writer, writes
+from minigraph.ops.indexing import Gather, OneHot, Pad, Slice
+from minigraph.ops.shape import After, BroadcastTo, Concat, CountOf, Reshape, Split, Transpose
+
+
+@writes(Reshape)
+def reshape(w: Writer, node: Node) -> str:
+    """A Flatten where it makes rows of a batch, else a Reshape; an open size is copied, or is what is left."""
+    x = node.inputs[0]
+    if node.rank == 2 and x.rank > 2 and node.shape[0] == x.shape[0]:
+        return str(w.emit("Flatten", [w.name(x)], axis=1))
+    entries = [
+        0 if isinstance(s, Dim) and i < x.rank and x.shape[i] == s else -1 if isinstance(s, Dim) else s
+        for i, s in enumerate(node.shape)
+    ]
+    if entries.count(-1) <= 1 and not (0 in node.shape and any(isinstance(s, Dim) for s in node.shape)):
+        shape = w.array(entries, "int64", "shape")
+        return str(w.emit("Reshape", [w.name(x), shape], **({"allowzero": 1} if 0 in node.shape else {})))
+    return str(w.emit("Reshape", [w.name(x), w.shape(node.shape)]))
+
+
+@writes(Transpose)
+def transpose(w: Writer, node: Node) -> str:
+    """The axes in another order."""
+    return str(w.emit("Transpose", [w.name(node.inputs[0])], perm=list(node.op.axes)))  # type: ignore[attr-defined]
+
+
+@writes(BroadcastTo)
+def broadcast_to(w: Writer, node: Node) -> str:
+    """Repeated along axes."""
+    return str(w.emit("Expand", [w.name(node.inputs[0]), w.shape(node.shape)]))
+
+
+@writes(Concat)
+def concat(w: Writer, node: Node) -> str:
+    """Joined along an axis."""
+    axis = node.op.axis  # type: ignore[attr-defined]
+    return str(w.emit("Concat", w.operands(node), axis=axis - (w.is_flat(node) and axis == 3)))
+
+
+@writes(Split)
+def split(w: Writer, node: Node) -> list[str]:
+    """Pieces of given sizes."""
+    op = node.op
+    assert isinstance(op, Split)
+    sizes = w.array(list(op.sizes), "int64", "split")
+    made = w.emit("Split", [w.name(node.inputs[0]), sizes], outputs=len(op.sizes), axis=op.axis)
+    return [made] if isinstance(made, str) else list(made)
+
+
+@writes(After)
+def after(w: Writer, node: Node) -> str:
+    """The value itself: the order is minigraph's own affair."""
+    return str(w.emit("Identity", [w.name(node.inputs[0])]))
+
+
+@writes(CountOf)
+def size(w: Writer, node: Node) -> str:
+    """The product of sizes, which are those of the shape."""
+    op, x = node.op, node.inputs[0]
+    assert isinstance(op, CountOf)
+    sizes = w.emit("Gather", [w.emit("Shape", [w.name(x)]), w.array(list(op.axes), "int64", "axes")], axis=0)
+    return cast_to(w, w.emit("ReduceProd", [sizes, w.array([0], "int64", "axes")], keepdims=0), op.dtype)
+
+
+@writes(Pad)
+def pad(w: Writer, node: Node) -> str:
+    """A constant around."""
+    op = node.op
+    assert isinstance(op, Pad)
+    pads = w.array([p[0] for p in op.padding] + [p[1] for p in op.padding], "int64", "pads")
+    return str(w.emit("Pad", [w.name(node.inputs[0]), pads, w.array(op.value, node.dtype, "value")]))
+
+
+@writes(Slice)
+def slice_(w: Writer, node: Node) -> str:
+    """Only the axes that are cut are named."""
+    op, x = node.op, node.inputs[0]
+    assert isinstance(op, Slice)
+    cut = [
+        (axis, start, known, step)
+        for axis, (start, known, step) in enumerate(zip(op.starts, op.sizes, op.steps, strict=True))
+        if not (start == 0 and step == 1 and known == x.shape[axis])
+    ]
+    ends = []
+    for _, start, count, step in cut:
+        end = start + int(count) * step  # type: ignore[arg-type]  # a cut axis has a size
+        ends.append(end if step > 0 or end >= 0 else -(1 << 62))
+    columns = ([c[1] for c in cut], ends, [c[0] for c in cut], [c[3] for c in cut])
+    names = [
+        w.array(values, "int64", what)
+        for values, what in zip(columns, ("starts", "ends", "axes", "steps"), strict=True)
+    ]
+    return str(w.emit("Slice", [w.name(x), *names]))
+
+
+@writes(Gather)
+def gather(w: Writer, node: Node) -> str:
+    """Slices along an axis; ONNX wants 32 or 64 bits."""
+    x, indices = node.inputs
+    names = [
+        w.name(x),
+        w.name(indices) if indices.dtype in ("int32", "int64") else cast_to(w, w.name(indices), "int64"),
+    ]
+    return str(w.emit("Gather", names, axis=normalize_axis(node.op.axis, x.rank)))  # type: ignore[attr-defined]
+
+
+@writes(OneHot)
+def one_hot(w: Writer, node: Node) -> str:
+    """Equal to the position: ONNX' OneHot counts negative labels from the end, ours has none of them."""
+    op, labels = node.op, node.inputs[0]
+    assert isinstance(op, OneHot)
+    axis = normalize_axis(op.axis, node.rank)
+    wide = w.emit("Unsqueeze", [cast_to(w, w.name(labels), "int64"), w.array([axis], "int64", "axes")])
+    positions = np.arange(op.classes).reshape([-1 if i == axis else 1 for i in range(node.rank)])
+    return cast_to(w, w.emit("Equal", [wide, w.array(positions, "int64", "classes")]), op.dtype)

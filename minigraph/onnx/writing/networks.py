@@ -1,0 +1,160 @@
+"""Convolutions, products, pools, normalisations, dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigraph.errors import GraphError
+from minigraph.ir.node import Node
+from minigraph.ir.types import known, normalize_axis
+from minigraph.onnx.writing.registry import Writer, writes
+from minigraph.ops.conv import Conv2D, Conv2DTranspose, Convolution
+from minigraph.ops.linalg import MatMul
+from minigraph.ops.norm import BatchNorm, Moments
+from minigraph.ops.pool import AvgPool2D, MaxPool2D, Pool
+from minigraph.ops.random import Dropout
+from minigraph.ops.window import NCHW, Window, spatial
+
+
+@writes(Conv2D, Conv2DTranspose)
+def conv(w: Writer, node: Node) -> str:
+    """A convolution without bias."""
+    return conv_with(w, node, [])
+
+
+def conv_with(w: Writer, node: Node, bias: list[str]) -> str:
+    """Write a convolution; `bias` holds the name of one, or nothing."""
+    op, (x, kernel) = node.op, node.inputs
+    assert isinstance(op, Convolution) and op.layout == NCHW
+    forward = isinstance(op, Conv2D)
+    image = x if forward else node
+    window = op.window(kernel.tensor_type)
+    flat = w.is_flat(node)
+    attributes = _window(window, image, flat) | {"group": op.groups}
+    if not forward:
+        attributes.pop("auto_pad", None)
+        attributes["pads"] = _pads(window, image, flat)
+        attributes["output_padding"] = _output_padding(window, x, node)[flat:]
+    inputs = [w.name(x), w.without_height(kernel) if flat else w.name(kernel), *bias]
+    return str(w.emit("Conv" if forward else "ConvTranspose", inputs, **attributes))
+
+
+def _output_padding(window: Window, x: Node, y: Node) -> list[int]:
+    """Return how much a transposed convolution's result exceeds the smallest that fits."""
+    pads = window.pads(spatial(y.tensor_type, NCHW))
+    inside, outside = ([known(s, "an axis of a transposed convolution") for s in n.shape[2:]] for n in (x, y))
+    return [
+        size - ((inner - 1) * stride + extent - sum(pair))
+        for size, inner, stride, extent, pair in zip(outside, inside, window.strides, window.extent, pads, strict=True)
+    ]
+
+
+def _pads(window: Window, image: Node, flat: bool) -> list[int]:
+    pads = window.pads(spatial(image.tensor_type, NCHW))[flat:]
+    return [before for before, _ in pads] + [after for _, after in pads]
+
+
+def _window(window: Window, image: Node, flat: bool) -> dict[str, Any]:
+    """Return a window's attributes, without those of the height for a flat signal; padding as numbers where it can."""
+    attributes: dict[str, Any] = {
+        "kernel_shape": list(window.size[flat:]), "strides": list(window.strides[flat:]),
+        "dilations": list(window.dilations[flat:]),
+    }  # fmt: skip
+    inside = spatial(image.tensor_type, NCHW)
+    if window.padding == "same" and not all(isinstance(s, int) for s in inside):
+        return attributes | {"auto_pad": "SAME_UPPER"}
+    return attributes | {"pads": _pads(window, image, flat)}
+
+
+@writes(MatMul)
+def matmul(w: Writer, node: Node) -> str:
+    """MatMul; a transposed matrix makes it Gemm."""
+    op, (x, y) = node.op, node.inputs
+    assert isinstance(op, MatMul)
+    if not (op.transpose_x or op.transpose_y):
+        return str(w.emit("MatMul", [w.name(x), w.name(y)]))
+    if x.rank == y.rank == 2:
+        return gemm_with(w, node, [])
+    turned = [
+        w.emit("Transpose", [w.name(i)], perm=[*range(i.rank - 2), i.rank - 1, i.rank - 2]) if flag else w.name(i)
+        for i, flag in ((x, op.transpose_x), (y, op.transpose_y))
+    ]
+    return str(w.emit("MatMul", turned))
+
+
+def gemm_with(w: Writer, node: Node, bias: list[str]) -> str:
+    """Write a product of matrices; `bias` holds the name of what is added, or nothing."""
+    op = node.op
+    assert isinstance(op, MatMul)
+    flags = {"transA": int(op.transpose_x), "transB": int(op.transpose_y)}
+    inputs = [w.name(i) for i in node.inputs] + bias
+    return str(w.emit("Gemm", inputs, **{name: value for name, value in flags.items() if value}))
+
+
+@writes(MaxPool2D)
+def max_pool(w: Writer, node: Node) -> str:
+    """The largest element under each window."""
+    op = node.op
+    assert isinstance(op, Pool)
+    return str(w.emit("MaxPool", [w.name(node.inputs[0])], **_window(op.window, node.inputs[0], w.is_flat(node))))
+
+
+@writes(AvgPool2D)
+def avg_pool(w: Writer, node: Node) -> str:
+    """The mean under each window; what only rounding up adds never counts, so it is left to `ceil_mode`."""
+    op, x = node.op, node.inputs[0]
+    assert isinstance(op, AvgPool2D)
+    flat = w.is_flat(node)
+    attributes = _window(op.window, x, flat)
+    if op.overhang != (0, 0) and op.count_padding:
+        attributes["ceil_mode"] = 1
+        extras = [0] * (2 - flat) + list(op.overhang[flat:])
+        attributes["pads"] = [p - e for p, e in zip(attributes["pads"], extras, strict=True)]
+    return str(w.emit("AveragePool", [w.name(x)], **attributes, count_include_pad=int(op.count_padding)))
+
+
+# --- normalisation ----------------------------------------------------------------------------------------------------
+
+
+@writes(BatchNorm)
+def batch_norm(w: Writer, node: Node) -> str:
+    """BatchNormalization along axis 1; along another axis what it computes, x·s + t."""
+    op, (x, gamma, beta, mean, variance, *_) = node.op, node.inputs
+    assert isinstance(op, BatchNorm)
+    axis = normalize_axis(op.axis, node.rank)
+    if axis == 1:
+        momentum = 0.9 if op.moving is None else op.moving.momentum
+        names = [w.name(i) for i in (x, gamma, beta, mean, variance)]
+        return str(w.emit("BatchNormalization", names, epsilon=op.epsilon, momentum=momentum))
+    numbers = [w.numbers(i) for i in (gamma, beta, mean, variance)]
+    if any(v is None for v in numbers):
+        raise GraphError(
+            "a batch norm with statistics that are computed has no ONNX form along this axis", expected="axis 1",
+            got=axis, where=node.origin.where,
+        )  # fmt: skip
+    g, b, m, v = (np.asarray(value, "float64") for value in numbers)
+    scale = g / np.sqrt(v + op.epsilon)
+    wide = [-1 if i == axis else 1 for i in range(node.rank)]
+    names = [w.array(a.reshape(wide), node.dtype, what) for a, what in ((scale, "scale"), (b - m * scale, "shift"))]
+    return str(w.emit("Add", [w.emit("Mul", [w.name(x), names[0]]), names[1]]))
+
+
+@writes(Moments)
+def moments(w: Writer, node: Node) -> list[str]:
+    """Mean and biased variance, in two passes."""
+    op, x = node.op, w.name(node.inputs[0])
+    assert isinstance(op, Moments)
+    axes = w.array(list(op.axes), "int64", "axes")
+    apart = w.emit("Sub", [x, w.emit("ReduceMean", [x, axes], keepdims=1)])
+    variance = w.emit("ReduceMean", [w.emit("Mul", [apart, apart]), axes], keepdims=0)
+    return [w.emit("ReduceMean", [x, axes], keepdims=0), variance]
+
+
+@writes(Dropout)
+def dropout(w: Writer, node: Node) -> str:
+    """A definition's dropout: nothing in inference, its ratio kept for training."""
+    op = node.op
+    assert isinstance(op, Dropout)
+    return str(w.emit("Dropout", [w.name(node.inputs[0]), w.array(op.rate, "float32", "ratio")]))
