@@ -15,6 +15,7 @@ KEY_LINES = {
     "batch_norm": "recalibrated averages are the statistics of the data",
     "first_gradient": "slope and curvature agree with the formulas",
     "fold_batch_norm": "unfolded, it is the network again",
+    "onnx_round_trip": "the accuracy is the same at every step",
     "mlp": "the loaded model predicts the same",
     "training_loop": "updates of batch norm: bn/moving_mean bn/moving_variance",
     "write_an_op": "first and second gradient agree with differences",

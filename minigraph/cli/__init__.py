@@ -1,4 +1,4 @@
-"""The command line: `minigraph train | render | passes | explain | selftest | info`, a module a command."""
+"""The command line: `minigraph train | render | passes | explain | onnx | selftest | info`, a module a command."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable, Sequence
 
 import minigraph as mg
-from minigraph.cli import explain, info, passes, render, selftest, train
+from minigraph.cli import explain, info, onnx, passes, render, selftest, train
 from minigraph.errors import MinigraphError
 
-COMMANDS = (train, render, passes, explain, selftest, info)
+COMMANDS = (train, render, passes, explain, onnx, selftest, info)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import argparse
 import pathlib
 
 import minigraph as mg
-from minigraph.cli.render import load
+from minigraph.cli.render import add_file, load
 from minigraph.errors import ArgumentError
 from minigraph.passes.catalogue import catalogue
 from minigraph.runtime import reproduce
@@ -14,8 +14,8 @@ from minigraph.runtime import reproduce
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    passes = commands.add_parser("passes", help="run passes on a saved model or a graph's text, and show what they did")
-    passes.add_argument("file", type=pathlib.Path, nargs="?", help="model.safetensors, or a text that mg.parse reads")
+    passes = commands.add_parser("passes", help="run passes on a model or a graph's text, and show what they did")
+    add_file(passes, nargs="?")
     passes.add_argument("--list", action="store_true", help="every pass and rule: equation, conditions, an example")
     passes.add_argument("--reproduce", type=pathlib.Path, metavar="FILE", help="run the pass that failed once again")
     passes.add_argument("--mode", choices=("definition", "training", "inference"), default="inference")
@@ -41,7 +41,7 @@ def _passes(options: argparse.Namespace) -> int:
         return 0
     if options.file is None:
         raise ArgumentError("no graph to run passes on", expected="FILE, --list or --reproduce FILE")
-    graph, model = load(options.file, options.mode)
+    graph, model = load(options.file, options.mode, options.shape)
     freezing = model is not None and options.mode == "inference" and not options.symbolic
     state = model.state if freezing and model is not None else None
     graph, trace = mg.optimize(

@@ -1,33 +1,70 @@
-"""`minigraph render`: draw a saved model, or a graph's text."""
+"""`minigraph render`: draw a saved model, an ONNX file, or a graph's text."""
 
 from __future__ import annotations
 
 import argparse
 import pathlib
+from collections.abc import Iterable
+from typing import Any
 
 import minigraph as mg
+from minigraph.errors import ArgumentError
 from minigraph.ir.graph import Graph
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    render = commands.add_parser("render", help="draw a saved model, or a graph's text")
-    render.add_argument("file", type=pathlib.Path, help="model.safetensors, or a text that mg.parse reads")
+    render = commands.add_parser("render", help="draw a saved model, an ONNX file, or a graph's text")
+    add_file(render)
     render.add_argument("--mode", choices=("definition", "training", "inference"), default="definition")
     render.add_argument("--out", type=pathlib.Path, default=pathlib.Path("graph.svg"), help=".svg, .png, .dot or .pdf")
     render.add_argument("--theme", choices=("light", "dark"), default="light")
     render.set_defaults(command=_render)
 
 
-def load(path: pathlib.Path, mode: str) -> tuple[Graph, mg.Model | None]:
-    """Return the graph of a saved model, or of a text, in a mode; and the model, if it is one."""
-    if path.suffix == ".safetensors":
-        model = mg.load_model(path)
+def add_file(parser: argparse.ArgumentParser, **options: Any) -> None:
+    """Add the file to read, and what reading it may need."""
+    known = "model.safetensors, model.onnx, or a text that mg.parse reads"
+    parser.add_argument("file", type=pathlib.Path, help=known, **options)
+    add_shapes(parser)
+
+
+def add_shapes(parser: argparse.ArgumentParser) -> None:
+    """Add the option that binds sizes which an ONNX file leaves open."""
+    parser.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="NAME=N,C,H,W",
+        help="bind the open sizes of an ONNX file's input",
+    )
+
+
+def shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that texts like `data=1,3,224,224` say.
+
+    >>> shapes(["data=1,3,8,8"])
+    {'data': (1, 3, 8, 8)}
+    """
+    found = {}
+    for text in texts:
+        name, _, sizes = text.rpartition("=")
+        parts = sizes.split(",")
+        if not name or not all(part.strip().isdecimal() for part in parts):
+            raise ArgumentError("not a shape", expected="--shape NAME=1,3,224,224", got=text)
+        found[name] = tuple(int(part) for part in parts)
+    return found
+
+
+def load(path: pathlib.Path, mode: str, shape: Iterable[str] = ()) -> tuple[Graph, mg.Model | None]:
+    """Return the graph of a saved model, an ONNX file or a text, in a mode; and the model, if it is one."""
+    if path.suffix in (".safetensors", ".onnx"):
+        model = mg.load_model(path) if path.suffix == ".safetensors" else mg.onnx.load(path, shapes(shape))
         return (model.graph if mode == "definition" else model.lower(mode)), model
     graph = mg.parse(path.read_text(encoding="utf-8"))
     return (graph if mode == "definition" else mg.lower(graph, mode)), None
 
 
 def _render(options: argparse.Namespace) -> int:
-    print(mg.render(load(options.file, options.mode)[0], options.out, theme=options.theme))
+    print(mg.render(load(options.file, options.mode, options.shape)[0], options.out, theme=options.theme))
     return 0

@@ -23,8 +23,8 @@ from minigraph.ops.elementwise import Add
 from minigraph.ops.fused import Fused
 from minigraph.ops.linalg import MatMul
 from minigraph.ops.random import RandomUniform
-from minigraph.ops.region import Function, inline, inlined_results
-from minigraph.ops.shape import BroadcastTo
+from minigraph.ops.region import Function, inlined_results
+from minigraph.ops.shape import BroadcastTo, CountOf
 from minigraph.ops.window import NHWC
 from minigraph.passes.channels_first import CHANNELS_FIRST
 from minigraph.passes.fuse import UNFUSE
@@ -61,7 +61,7 @@ def _prepared(graph: Graph) -> Graph:
     if any(isinstance(n.op, Fused) for n in graph.nodes):
         graph = UNFUSE(graph, trace)
     if any(isinstance(n.op, Function) and not _has_form(n.op) for n in graph.nodes):
-        graph = graph.rebuild(_inlined)
+        graph = graph.rebuild(_Inlining())
     if any(getattr(n.op, "layout", None) == NHWC for n in graph.nodes):
         graph = CHANNELS_FIRST(graph, trace)
     return graph
@@ -79,14 +79,22 @@ def _has_form(op: Function) -> bool:
         return False
 
 
-def _inlined(node: Node, inputs: tuple[Node, ...]) -> Node:
-    made = node if inputs == node.inputs else node.with_inputs(inputs)
-    source = inputs[0] if isinstance(node.op, Item) else made
-    if not isinstance(source.op, Function) or _has_form(source.op):
-        return made
-    if isinstance(node.op, Item):
-        return inlined_results(source)[node.op.index]
-    return inline(made) if isinstance(made.type, TensorType) else made
+class _Inlining:
+    """Takes functions without a form apart: each once, however many of its results are read."""
+
+    def __init__(self) -> None:
+        self.apart: dict[Node, list[Node]] = {}
+
+    def __call__(self, node: Node, inputs: tuple[Node, ...]) -> Node:
+        made = node if inputs == node.inputs else node.with_inputs(inputs)
+        source = inputs[0] if isinstance(node.op, Item) else made
+        if not isinstance(source.op, Function) or _has_form(source.op):
+            return made
+        if source not in self.apart:
+            self.apart[source] = inlined_results(source)
+        if isinstance(node.op, Item):
+            return self.apart[source][node.op.index]
+        return self.apart[source][0] if isinstance(made.type, TensorType) else made
 
 
 class _Exporter:
@@ -102,6 +110,7 @@ class _Exporter:
         self.nodes: list[Any] = []
         self.initializers: dict[str, Any] = {}
         self.taken = {n.label for n in graph.inputs} | set(graph.outputs)
+        self.reserved = {n.label for n in graph.variables} - self.taken  # variables keep their names
         self.names: dict[Node, str] = {n: n.label for n in graph.inputs}
         self.items: dict[Node, list[str]] = {}
         self.kept: dict[tuple[Any, ...], str] = {}  # initializers that writers asked for, by their numbers
@@ -120,9 +129,10 @@ class _Exporter:
         for output, node in self.graph.outputs.items():
             if self.name(node) != output:
                 self._add("Identity", [self.name(node)], [output], {})
+        nodes, initializers = self._read()
         inputs = [self._info(n.label, n.tensor_type) for n in self.graph.inputs]
         outputs = [self._info(label, n.tensor_type) for label, n in self.graph.outputs.items()]
-        graph = self.helper.make_graph(self.nodes, name, inputs, outputs, list(self.initializers.values()))
+        graph = self.helper.make_graph(nodes, name, inputs, outputs, initializers)
         from minigraph import __version__
 
         model: ModelProto = self.helper.make_model(
@@ -130,6 +140,15 @@ class _Exporter:
             producer_version=__version__,
         )  # fmt: skip
         return model
+
+    def _read(self) -> tuple[list[Any], list[Any]]:
+        """Return the nodes and initializers that something reads."""
+        read, kept = set(self.graph.outputs), []
+        for node in reversed(self.nodes):
+            if not read.isdisjoint(node.output):
+                read.update(node.input)
+                kept.append(node)
+        return kept[::-1], [tensor for name, tensor in self.initializers.items() if name in read]
 
     def _info(self, name: str, type: TensorType) -> Any:
         dims = [s if isinstance(s, int) else str(s) for s in type.shape]
@@ -168,10 +187,11 @@ class _Exporter:
     def _rename(self, node: Node) -> None:
         """Give the node that was written last the name of the output that it is."""
         output, name = self.wanted.get(node), self.names.get(node)
-        if output is None or name is None or not self.nodes or list(self.nodes[-1].output) != [name]:
+        if output is None or name in self.graph.outputs or not self.nodes or list(self.nodes[-1].output) != [name]:
             return
         self.nodes[-1].output[0] = output
-        self.names[node] = output
+        for other in [n for n, known_as in self.names.items() if known_as == name]:
+            self.names[other] = output
 
     def _op(self, node: Node) -> str | list[str]:
         writer = WRITERS.get(type(node.op))
@@ -296,14 +316,17 @@ class _Exporter:
         trimmed = list(inputs)
         while trimmed and not trimmed[-1]:
             trimmed.pop()
-        name = next(filter(None, outputs))
+        # With a stroke in front, as PyTorch writes paths: what stands before the last stroke is the scope.
+        name = "/".join(["", *filter(None, (self.scope,)), next(filter(None, outputs)).rpartition("/")[2]])
         self.nodes.append(self.helper.make_node(op_type, trimmed, list(outputs), name=name, **attributes))
 
     def _unique(self, base: str) -> str:
         """Return a new name: the scope and the op, numbered where it is not the first."""
         path = f"{self.scope}/{base}" if self.scope and base in _op_types(base) else base
         name, number = path, 1
-        while name in self.taken:
+        if name in self.reserved and not base[:1].isupper():
+            self.reserved.remove(name)
+        while name in self.taken or name in self.reserved:
             number += 1
             name = f"{path}_{number}"
         self.taken.add(name)
@@ -318,13 +341,18 @@ def _parameters(graph: Graph) -> set[Node]:
     """Return the nodes that no input reaches: they are written as numbers. Not so what is only a number repeated."""
     found: set[Node] = set()
     for node in graph.nodes:
-        if isinstance(node.op, (Variable, Constant)):
+        if isinstance(node.op, (Variable, Constant)) or _is_count(node):
             found.add(node)
         elif isinstance(node.op, (Input, RandomUniform)) or not all(i in found for i in node.inputs):
             continue
         elif not isinstance(node.op, BroadcastTo) or known(node.tensor_type.size, "a parameter's size") < 1 << 20:
             found.add(node)
     return found
+
+
+def _is_count(node: Node) -> bool:
+    """Tell whether a node counts elements whose number is known."""
+    return isinstance(node.op, CountOf) and all(isinstance(node.inputs[0].shape[a], int) for a in node.op.axes)
 
 
 def _biased(graph: Graph, parameters: set[Node]) -> dict[Node, tuple[Node, Node]]:

@@ -62,7 +62,10 @@ class Importer:
         self.symbols: dict[str, Dim] = {}
         self.opsets = {domain_of(o.domain): o.version for o in model.opset_import}
         self.functions = {(domain_of(f.domain), f.name): f for f in model.functions}
-        self.scopes: list[dict[str, Node]] = [{}]
+        self.outermost: dict[str, Node] = {}
+        self.scopes = [self.outermost]  # names in force, innermost last; a function sees its own only
+        self.tensors: dict[str, Array] = {}  # initializers that nothing has read yet
+        self.promoted: dict[Node, Node] = {}  # constant → the variable that it has become
         self.origin = Origin(file=self.file)
         self.depth = 0
         shapes, values = dict(input_shapes or {}), dict(input_values or {})
@@ -146,16 +149,19 @@ class Importer:
         return symbol(name)
 
     def _initializers(self) -> None:
-        """Make the tensors of the file: weights are variables, integers and single numbers constants."""
-        here = self.scopes[0]
-        for tensor in self.model.graph.initializer:
-            if tensor.name in here:
-                continue  # an input that this is the default of
-            array = self.array(tensor, f"initializer {shown(tensor.name)}")
-            node = self.placed(partial(constant, array))
-            here[tensor.name] = self.as_variable(tensor.name, node) if array.ndim else node
+        """Read the tensors of the file; each becomes a node where it is first used."""
         if self.model.graph.sparse_initializer:
             raise ModelFormatError("sparse initializers are not supported", hint="store the tensors densely")
+        for tensor in self.model.graph.initializer:
+            if tensor.name not in self.outermost:  # else an input that this is the default of
+                self.tensors[tensor.name] = self.array(tensor, f"initializer {shown(tensor.name)}")
+
+    def _initializer(self, name: str) -> Node:
+        """Make the node of a tensor: weights are variables, integers and single numbers constants."""
+        array = self.tensors.pop(name)
+        node = self.placed(partial(constant, array))
+        self.outermost[name] = node
+        return self.as_variable(name, node) if array.ndim else node
 
     def array(self, tensor: Any, where: str) -> Array:
         """Return a tensor's numbers."""
@@ -168,18 +174,13 @@ class Importer:
         """
         if isinstance(node.op, Variable) or not is_float(node.dtype) or not node.shape:
             return node
-        if any(isinstance(n.op, (Input, Variable)) for n in topological([node])):
-            return node
         value = self.known.value(node)
-        if value is None or value.dtype == object:
+        if value is None or value.dtype == object or any(isinstance(n.op, Variable) for n in topological([node])):
             return node
         label = self._label(name)
         self.state[label] = np.array(value, node.dtype, order="C")
-        made = self.placed(lambda: Node(Variable(label, TensorType(value.shape, node.dtype))))
-        for scope in self.scopes:  # all readers of the value get the one variable
-            for key, other in scope.items():
-                if other is node:
-                    scope[key] = made
+        made = self.placed(partial(Node, Variable(label, TensorType(value.shape, node.dtype))))
+        self.promoted[node] = made  # all readers of the value get the one variable
         return made
 
     def _label(self, name: str) -> str:
@@ -195,7 +196,10 @@ class Importer:
 
     def find(self, name: str) -> Node | None:
         """Return the value of that name, from the innermost scope that has it."""
-        return next((scope[name] for scope in reversed(self.scopes) if name in scope), None)
+        node = next((scope[name] for scope in reversed(self.scopes) if name in scope), None)
+        if node is None and name in self.tensors and self.scopes[0] is self.outermost:
+            return self._initializer(name)
+        return node if node is None else self.promoted.get(node, node)
 
     def _bind(self, name: str, node: Node) -> None:
         self.scopes[-1][name] = node
@@ -211,7 +215,7 @@ class Importer:
         for index, proto in enumerate(nodes):
             outer = self.origin
             if not self.depth:
-                self.origin = Origin(self.file, index + 1, _scope_of(proto.name))
+                self.origin = Origin(self.file, index + 1, _scope_of(proto))
             results = self.checked(self._called(proto), partial(self.placed, partial(self._node, proto)))
             for name, node in zip(proto.output, results, strict=False):
                 if name and node is not None:
@@ -381,6 +385,8 @@ def _printable(name: str) -> str:
     return "".join(c if c.isprintable() else "_" for c in name)[:200] or "unnamed"
 
 
-def _scope_of(name: str) -> str:
-    """Return the path of a node's name without its last part: PyTorch writes "/layer1/conv1/Conv"."""
-    return "/".join(filter(None, _printable(name).split("/")[:-1])) if "/" in name else ""
+def _scope_of(proto: Any) -> str:
+    """Return where a node stands: its name as a path. PyTorch writes "/layer1/conv1/Conv", the op at the end."""
+    name = _printable(proto.name or next(filter(None, proto.output), ""))
+    parts = [part for part in name.split("/") if part]
+    return "/".join(parts[:-1] if name.startswith("/") and len(parts) > 1 else parts)

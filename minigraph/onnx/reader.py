@@ -124,9 +124,9 @@ class Reader:
         return int(self._given(name, None if found is None else found.i, default))
 
     def real(self, name: str, default: float | None = None) -> float:
-        """Return a float attribute."""
+        """Return a float attribute: the shortest decimal that is this float32, so that 0.001 comes back as 0.001."""
         found = self._attribute(name, "FLOAT")
-        return float(self._given(name, None if found is None else found.f, default))
+        return float(self._given(name, None if found is None else str(np.float32(found.f)), default))
 
     def text(self, name: str, default: str | None = None) -> str:
         """Return a string attribute."""

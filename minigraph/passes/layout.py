@@ -10,9 +10,9 @@ from dataclasses import replace
 from minigraph.ir.node import Node
 from minigraph.ops.conv import Conv2D, Conv2DKernelAdjoint, Conv2DTranspose
 from minigraph.ops.fused import Fused
-from minigraph.ops.pool import Pool
+from minigraph.ops.pool import AvgPool2D, Pool
 from minigraph.ops.region import inline
-from minigraph.ops.shape import Transpose
+from minigraph.ops.shape import Transpose, reshape
 from minigraph.ops.window import NCHW, NHWC
 from minigraph.passes.driver import Rewriting, at
 from minigraph.passes.pieces import (
@@ -35,12 +35,19 @@ from minigraph.passes.products import (
     product_of_transpose,
     transpose_of_dense,
 )
-from minigraph.passes.simplify import nothing_moved, reshape_of_reshape, transpose_is_reshape, transpose_of_transpose
+from minigraph.passes.simplify import (
+    keeps_order,
+    nothing_moved,
+    reshape_of_reshape,
+    transpose_is_reshape,
+    transpose_of_transpose,
+)
 from minigraph.passes.transposes import (
     batch_norm_channels_last,
     choice_of_transpose,
     elementwise_of_transposes,
     moments_of_transpose,
+    permuted,
     reduction_of_transpose,
     size_of_transpose,
     softmax_of_transpose,
@@ -48,6 +55,7 @@ from minigraph.passes.transposes import (
 )
 
 TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # N,C,H,W → N,H,W,C and back
+EXCHANGED = (0, 2, 1, 3)  # N,H,W,C → N,W,H,C and back
 KERNEL_TO_LAST, KERNEL_TO_FIRST = (2, 3, 1, 0), (3, 2, 0, 1)  # O,I,H,W → H,W,I,O and back
 
 
@@ -67,6 +75,28 @@ def channels_first_op(node: Node) -> Node | None:
     inputs = [transposed(x, KERNEL_TO_LAST if i == kernel_at else TO_LAST) for i, x in enumerate(node.inputs)]
     result = Node(replace(op, layout=NHWC), inputs)
     return transposed(result, KERNEL_TO_FIRST if isinstance(op, Conv2DKernelAdjoint) else TO_FIRST)
+
+
+@at(AvgPool2D)
+def average_of_exchanged_axes(node: Node) -> Node | None:
+    """avg_pool2d(transpose(x)) = transpose(avg_pool2d(x)), where height and width are exchanged; its adjoint too.
+
+    So a mean over neighbouring channels, a pool over N,1,C,H·W, needs no transpose of N,H,W,C.
+
+    When: the layout is N,H,W,C, and the transpose does nothing else.
+
+        %0 = input("x") : float32[2,9,5,1]
+        %1 = transpose(%0, axes=(0, 2, 1, 3)) : float32[2,5,9,1]
+        %2 = avg_pool2d(%1, size=(3, 1), strides=(1, 1)) : float32[2,3,9,1]
+        return y=%2
+    """
+    match node.op, node.inputs:
+        case AvgPool2D(layout=layout) as op, (Node(op=Transpose(axes=order), inputs=(x,)) as turned,):
+            if layout == NHWC and keeps_order(x.shape, permuted(order, EXCHANGED)) and not keeps_order(x.shape, order):
+                pairs = {name: value[::-1] for name, value in vars(op).items() if isinstance(value, tuple)}
+                inner = reshape(x, permuted(turned.shape, EXCHANGED))
+                return transposed(Node(replace(op, **pairs), (inner,)), EXCHANGED)
+    return None
 
 
 @at(Fused)
@@ -93,6 +123,7 @@ CHANNELS_LAST = Rewriting(
     (
         region_in_the_way,
         channels_first_op,
+        average_of_exchanged_axes,
         batch_norm_channels_last,
         softmax_of_transpose,
         moments_of_transpose,

@@ -72,8 +72,8 @@ def product_along_an_image_axis(node: Node) -> Node | None:
 def dense_of_flattened(node: Node, around: Surroundings) -> Node | None:
     """reshape(transpose(x))·w = reshape(x)·w′, where w′ has the rows of w in the order of x's elements.
 
-    When: all axes that the transpose moves are joined, and w is made of constants, or of variables and not larger
-    than x: then transposing it is less work.
+    When: x is data, all axes that the transpose moves are joined, and w is made of constants, or of variables and not
+    larger than x: then transposing it is less work.
 
         %0 = input("x") : float32[8,2,2,3]
         %1 = transpose(%0, axes=(0, 3, 1, 2)) : float32[8,3,2,2]
@@ -85,7 +85,7 @@ def dense_of_flattened(node: Node, around: Surroundings) -> Node | None:
     match node.op, node.inputs:
         case MatMul(transpose_x=False, transpose_y=flag), (flat, w) if w.rank == 2 and (found := flattened(flat)):
             x, order = found
-            if _cheaper(w, x, around):
+            if not around.is_parameter(x) and _cheaper(w, x, around):
                 sizes = [flat.inputs[0].shape[flat.rank - 1 + i] for i in range(len(order))]
                 rows = _with_axis_in_order(w, int(flag), sizes, inverse(order))
                 return Node(node.op, (reshape(x, flat.shape), rows))
@@ -93,10 +93,10 @@ def dense_of_flattened(node: Node, around: Surroundings) -> Node | None:
 
 
 @at(MatMul)
-def dense_gradient_of_flattened(node: Node) -> Node | None:
+def dense_gradient_of_flattened(node: Node, around: Surroundings) -> Node | None:
     """reshape(transpose(x))ᵀ·g = the rows of reshape(x)ᵀ·g in the transpose's order; columns, where it stands right.
 
-    When: all axes that the transpose moves are joined, and the product is not larger than x.
+    When: x is data, all axes that the transpose moves are joined, and the product is not larger than x.
 
         %0 = input("x") : float32[8,2,2,3]
         %1 = transpose(%0, axes=(0, 3, 1, 2)) : float32[8,3,2,2]
@@ -105,20 +105,20 @@ def dense_gradient_of_flattened(node: Node) -> Node | None:
         %4 = matmul(%2, %3, transpose_x=true) : float32[12,5]
         return dw=%4
     """
-    match node.op, node.inputs:
-        case MatMul(transpose_x=True), (flat, g) if flat.rank == g.rank == 2 and (found := flattened(flat)):
-            x, order = found
-            product = Node(node.op, (reshape(x, flat.shape), g))
-            axis = 0
-        case MatMul(transpose_y=False), (g, flat) if flat.rank == g.rank == 2 and (found := flattened(flat)):
-            x, order = found
-            product = Node(node.op, (g, reshape(x, flat.shape)))
-            axis = 1
-        case _:
-            return None
-    if not _not_larger(product, x):
-        return None
-    return _with_axis_in_order(product, axis, x.shape[1:], order)
+    op = node.op
+    assert isinstance(op, MatMul)
+    for axis, outward in enumerate((op.transpose_x, not op.transpose_y)):
+        flat = node.inputs[axis]
+        found = flattened(flat) if outward and node.rank == 2 and not around.is_parameter(flat) else None
+        if found is None:
+            continue
+        x, order = found
+        operands = list(node.inputs)
+        operands[axis] = reshape(x, flat.shape)
+        product = Node(op, operands)
+        if _not_larger(product, x):
+            return _with_axis_in_order(product, axis, x.shape[1:], order)
+    return None
 
 
 @at(Transpose)
@@ -181,6 +181,7 @@ def _with_columns_in_order(chain: list[Node], sizes: Sequence[Size], order: Orde
 
 
 def _vector_in_order(x: Node, sizes: Sequence[Size], order: Order) -> Node:
+    """Return an operand that may vary along its last axis with that axis in another order."""
     return x if not x.shape or x.shape[-1] == 1 else _with_axis_in_order(x, x.rank - 1, sizes, order)
 
 

@@ -13,13 +13,19 @@ import pytest
 
 from ir.random_graphs import definition
 from ir.test_text import golden_graph
+from minigraph import ops
 from minigraph.errors import ModelFormatError
-from minigraph.ir import OPS, parse
+from minigraph.ir import OPS, Graph, parse
+from minigraph.ir.leaves import input as input_
 from minigraph.ir.parser import parse_value
 from minigraph.passes import FUSE, run
 from minigraph.runtime import compile
 
 HEAD = 'graph {\n  %0 = input("x") : float32[2,3]\n'  # what follows stands on line 3
+FUNCTION = (
+    'function(%0, "F", body=(step(op=relu(), inputs=(0,)),), attributes=(("a", 1),), slots=(0,), results=(1,)) '
+    ": float32[2,3]  return y=%1 }"
+)
 STEP = "fused(%0, body=(step(op=relu(), inputs=(0,)),)) : float32[2,3]  return y=%1 }"
 ALPHABET = '%0123456789=()[]{},:@*"\\<-#.eE \n\tabcxyzNinfnantruenonegraphreturnupdateβ🙂\x00'
 
@@ -36,7 +42,17 @@ def survives(text: str) -> bool:
 
 def corpus() -> list[str]:
     made = [definition(random.Random(seed)) for seed in range(40)]
-    return [str(golden_graph()), *map(str, made), *(str(run([FUSE], g)[0]) for g in made[:20])]
+    fused = [str(run([FUSE], g)[0]) for g in made[:20]]
+    return [str(golden_graph()), *map(str, made), *fused, *[str(with_function())] * 5]
+
+
+def with_function() -> Graph:
+    """A function of several results, with a tuple op, its items, constants and attributes of all kinds."""
+    x = input_((2, 3), name="x")
+    mean, variance = ops.moments(x, 1)
+    results = [ops.relu(x) * ops.constant([0.5, float("nan"), 2.0], "float32"), ops.where(mean < 0.0, mean, variance)]
+    attributes = [("axis", -1), ("mode", "a"), ("scales", (1.0, 2.5)), ("none", None)]
+    return Graph({str(i): y for i, y in enumerate(ops.function("Norm", [x], results, attributes, [0, -1]))})
 
 
 def mutated(rng: random.Random, text: str) -> str:
@@ -104,12 +120,19 @@ def test_many_more_changes(change, seed):
 
 def test_the_texts_that_steps_are_spoilt_in_would_be_right():
     assert parse(step("", "")).outputs["y"].op.name == "fused"
+    assert parse(inside(", slots", ", slots")).outputs["y"].op.name == "function"
 
 
 def test_a_message_for_every_text_that_is_no_string():
     for bad in (None, 5, b"graph {}", ["graph"]):
         with pytest.raises(ModelFormatError, match="text is a string"):
             parse(bad)
+
+
+def inside(right: str, wrong: str) -> str:
+    """Return the text of a function with something wrong in it."""
+    assert right in FUNCTION
+    return f"{HEAD}  %1 = {FUNCTION}".replace(right, wrong)
 
 
 def step(right: str, wrong: str) -> str:
@@ -193,6 +216,71 @@ REFUSED = {
     "a step that reduces": (step("relu()", "sum(axes=(0,))"), 3, "works element by element"),
     "regions in regions in regions": (
         step("relu()", "fused(body=(step(op=" * 50 + "relu()" + "),))" * 50), 3, "nested",
+    ),
+    "a function without a name": (inside('"F", ', ""), 3, "not a name"),
+    "a function with an empty name": (inside('"F"', '""'), 3, "not a name"),
+    "a function with two names": (inside('"F"', '"F", "G"'), 3, "no such attribute"),
+    "a function with a number for a name": (inside('"F"', "7"), 3, "wrong kind of value"),
+    "a function with a long name": (inside('"F"', f'"{"a" * 201}"'), 3, "not a name"),
+    "a function without steps": (inside("(step(op=relu(), inputs=(0,)),)", "()"), 3, "needs steps"),
+    "a function whose body is a number": (inside("(step(op=relu(), inputs=(0,)),)", "7"), 3, "needs steps"),
+    "a function whose body is a list": (inside("(step(op=relu(), inputs=(0,)),)", "[1]"), 3, "needs steps"),
+    "a function in a function": (
+        inside("relu()", 'function("G", body=(step(op=relu(), inputs=(0,)),))'), 3, "an op with attributes only",
+    ),
+    "a nameless function in a function": (inside("relu()", "function()"), 3, "not a name"),
+    "a function in a function by name": (
+        inside("relu()", 'function(label="G", body=(step(op=relu(), inputs=(0,)),))'), 3, "not an op for the inside",
+    ),
+    "a region in a function": (
+        inside("relu()", "fused(body=(step(op=relu(), inputs=(0,)),))"), 3, "not an op for the inside",
+    ),
+    "functions in functions in functions": (
+        inside("relu()", 'function(label="G", body=(step(op=' * 50 + "relu()" + "),))" * 50), 3, "nested",
+    ),
+    "a function with a dropout": (inside("relu()", "dropout(rate=0.5)"), 3, "is open"),
+    "a function with an open batch norm": (
+        inside("relu(), inputs=(0,)", "batch_norm(moving=moving()), inputs=(0, 0, 0, 0, 0)"), 3, "step 0, batch_norm",
+    ),
+    "a function with a variable": (inside("relu()", 'variable("w")'), 3, "an op with attributes only"),
+    "a function that reads itself": (inside("inputs=(0,)", "inputs=(1,)"), 3, "comes later"),
+    "a function that reads what is not there": (inside("inputs=(0,)", "inputs=(9999999999,)"), 3, "comes later"),
+    "a function that reads before the start": (inside("inputs=(0,)", "inputs=(-1,)"), 3, "bad inputs"),
+    "a step with too many operands": (inside("inputs=(0,)", "inputs=(0, 0)"), 3, "step 0, relu: wrong number"),
+    "a step with too few operands": (inside("inputs=(0,)", "inputs=()"), 3, "step 0, relu: wrong number"),
+    "a result that is not there": (inside("results=(1,)", "results=(2,)"), 3, "a result of nothing"),
+    "a result far away": (inside("results=(1,)", "results=(18446744073709551615,)"), 3, "a result of nothing"),
+    "a result before the start": (inside("results=(1,)", "results=(-1,)"), 3, "bad results"),
+    "a result that is a truth": (inside("results=(1,)", "results=(true,)"), 3, "wrong kind"),
+    "results that are a number": (inside("results=(1,)", "results=1"), 3, "wrong kind"),
+    "a result that is a tuple": (inside("relu()", "moments(axes=(1,))"), 3, "is a tuple"),
+    "several results of one type": (inside("results=(1,)", "results=(1, 0)"), 3, "not the inferred one"),
+    "a result of another type": (inside("relu()", "sum(axes=(0,))"), 3, "not the inferred one"),
+    "a slot that is not there": (inside("slots=(0,)", "slots=(0, 1)"), 3, "a slot of nothing"),
+    "a slot of −2": (inside("slots=(0,)", "slots=(-2,)"), 3, "bad slots"),
+    "a slot that is a size": (inside("slots=(0,)", "slots=(N,)"), 3, "wrong kind"),
+    "attributes that are a number": (inside('(("a", 1),)', "7"), 3, "bad attributes"),
+    "attributes that are no pairs": (inside('(("a", 1),)', '("a", 1)'), 3, "bad attributes"),
+    "an attribute without a name": (inside('(("a", 1),)', "((1, 1),)"), 3, "bad attributes"),
+    "an attribute that is a list": (inside('("a", 1)', '("a", [1])'), 3, "bad attributes"),
+    "an attribute that is bytes": (inside('("a", 1)', '("a", base64"AAAA")'), 3, "bad attributes"),
+    "an attribute that is an op": (inside('("a", 1)', '("a", relu())'), 3, "bad attributes"),
+    "an attribute that is a step": (inside('("a", 1)', '("a", step(op=relu(), inputs=(0,)))'), 3, "bad attributes"),
+    "an attribute that is a type": (inside('("a", 1)', '("a", float32[2])'), 3, "bad attributes"),
+    "an attribute of more than 64 bits": (inside('("a", 1)', '("a", 18446744073709551616)'), 3, "bad attributes"),
+    "an attribute nested deeply": (inside('("a", 1)', f'("a", {"(" * 40}'), 3, "nested"),
+    "a constant of no type inside": (inside("relu()", "constant(1)"), 3, "a constant holds one value"),
+    "a constant of no real type inside": (inside("relu()", "constant(1, type=(1, 2))"), 3, "a constant holds one"),
+    "a constant of an open size inside": (inside("relu()", "constant(1, type=float32[N])"), 3, "symbolic size"),
+    "a constant too large inside": (inside("relu()", "constant(1, type=float32[281474976710655])"), 3, "too large"),
+    "bytes of the wrong length inside": (
+        inside("relu()", 'constant(base64"AAAA", type=float32[2])'), 3, "bytes do not fit",
+    ),
+    "a constant that reads something inside": (
+        inside("relu()", "constant(1, type=float32[2,3])"), 3, "step 0, constant: wrong number",
+    ),
+    "a type twice inside": (
+        inside("relu()", "constant(1, type=float32[2], type=float32[2])"), 3, "one value of type",
     ),
     "an op where a number should be": (HEAD + "  %1 = softmax(%0, axis=relu()) : float32[2,3]\n}", 3, "wrong kind"),
     "an op where a shape should be": (HEAD + "  %1 = reshape(%0, shape=relu()) : float32[6]\n}", 3, "wrong kind"),
@@ -312,6 +400,20 @@ def test_a_declared_size_is_not_believed():
         assert tracemalloc.get_traced_memory()[1] < 1 << 28
     finally:
         tracemalloc.stop()
+
+
+def test_a_body_of_many_steps_takes_time_in_proportion():
+    body = ", ".join(f"step(op=relu(), inputs=({i},))" for i in range(5_000))
+    text = f'{HEAD} %1 = function(%0, "F", body=({body}), results=(5000,)) : float32[2,3] return y=%1 }}'
+    start = time.process_time()
+    made = parse(text).outputs["y"]
+    assert len(made.op.body) == 5_000
+    with pytest.raises(ModelFormatError, match="not the inferred one") as caught:
+        parse(text.replace(": float32[2,3] return", ": float32[3,3] return"))
+    with pytest.raises(ModelFormatError, match="a result of nothing") as far:
+        parse(text.replace("(5000,)", f"({', '.join(['5001'] * 5_000)})"))
+    assert time.process_time() - start < 10
+    assert max(len(str(caught.value)), len(str(far.value))) < 2000
 
 
 def test_long_products_of_symbols():

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+import pytest
+
+# The version tells the package from this folder, which answers to its name where it is missing.
+onnx = pytest.importorskip("onnx", "1.17")
+TensorProto, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper
 
 FLOAT, BOOL = TensorProto.FLOAT, TensorProto.BOOL
 

@@ -198,6 +198,7 @@ CASES = {
     ),
     "offset_not_utf8": Case(bad_text("offset", b"\xff"), "its offset is not valid UTF-8"),
     "offset_negative": Case(at("weights.bin", offset="-1"), "its offset is negative"),
+    "offset_minus": Case(at("weights.bin", offset="-1 + 1"), "its offset is not a number"),
     "offset_text": Case(at("weights.bin", offset="all"), "its offset is not a number"),
     "offset_empty": Case(at("weights.bin", offset=""), "its offset is not a number"),
     "offset_hex": Case(at("weights.bin", offset="0x0"), "its offset is not a number"),

@@ -9,18 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import onnx_bombs
 import pytest
 
 import minigraph
 
-pytest.importorskip("onnx", "1.17")
 pytest.importorskip("resource")  # not on Windows
-
-import onnx_mutations  # needs onnx
 
 HERE = Path(__file__).parent
 
-# What is not as it should be yet, each with the smallest file that shows it in `onnx_mutations.bombs`.
+# What is not as it should be yet, each with the smallest file that shows it in `onnx_bombs.bombs`.
 UNFINISHED = {
     "pad by reflection": "Pad makes an index as long as the padded axis, whatever its length",
     "resize": "Upsample and Resize make an index as long as the new axis, whatever its length",
@@ -38,7 +36,7 @@ def in_a_child(loader: str, kind: str, seed: str = "0", count: int = 0) -> subpr
     paths = os.pathsep.join([str(Path(minigraph.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
     return subprocess.run(
-        [sys.executable, "-W", "error", str(HERE / "onnx_mutations.py"), loader, kind, seed, str(count)],
+        [sys.executable, "-W", "error", str(HERE / "load_hostile.py"), loader, kind, seed, str(count)],
         capture_output=True, text=True, timeout=1200, env=environment,
     )  # fmt: skip
 
@@ -77,7 +75,7 @@ def of_bombs() -> dict[str, Any]:
         pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=UNFINISHED[name]))
         if name in UNFINISHED
         else name
-        for name in onnx_mutations.bombs()
+        for name in onnx_bombs.bombs()
     ],
 )
 def test_short_files_that_ask_for_much(name, of_bombs):

@@ -10,16 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_onnx
+from small_onnx import onnx
 
 import minigraph
 from minigraph.errors import ArgumentError, MissingExtraError, ModelFormatError
 from minigraph.onnx import files
 from minigraph.onnx.files import read_model, write_model
 from minigraph.onnx.tensors import array_of
-
-onnx = pytest.importorskip("onnx", "1.17")
-
-import small_onnx  # noqa: E402  # needs onnx
 
 
 @pytest.fixture

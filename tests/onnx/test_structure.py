@@ -7,14 +7,12 @@ import time
 from collections.abc import Callable
 
 import pytest
+import small_onnx
+from small_onnx import onnx
 
 from minigraph.errors import ModelFormatError
 from minigraph.onnx import verifier
 from minigraph.onnx.files import read_model
-
-onnx = pytest.importorskip("onnx", "1.17")
-
-import small_onnx  # noqa: E402  # needs onnx
 
 Attribute = onnx.AttributeProto
 
@@ -250,6 +248,12 @@ def test_branches_may_use_the_same_names_and_hide_outer_ones_as_inputs():
     read_model(model)
 
 
+def test_a_branch_may_give_an_outer_value():
+    model = small_onnx.branches()
+    then_branch(model).output[0].name = "x"
+    read_model(model)
+
+
 def test_graphs_in_lists_are_looked_at():
     model = small_onnx.branches()
     inner = model.graph.node[0].attribute[0]
@@ -293,6 +297,10 @@ def test_the_number_of_nodes_has_a_limit(monkeypatch):
     for i in range(4):
         branches.graph.node.add(op_type="Relu", input=["x"], output=[f"r{i}"])
     assert refused(branches, "the model has too many nodes").expected == "at most 10"
+    model, function = with_function()  # one that nothing calls
+    for i in range(9):
+        function.node.add(op_type="Relu", input=["a"], output=[f"r{i}"])
+    refused(model, "the model has too many nodes")
 
 
 def with_function():

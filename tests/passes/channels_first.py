@@ -99,6 +99,13 @@ def flattened(x: Node) -> Node:
     return layers.Dense(CLASSES)(layers.Dense(5, activation="relu")(x))
 
 
+def decoded(x: Node) -> Node:
+    """A few numbers become an image again: the reshape makes channels first."""
+    x = layers.GlobalAveragePooling2D(**FIRST)(block(x, 4))
+    x = layers.Dense(6 * 4 * 4, activation="relu")(x)
+    return layers.Conv2DTranspose(5, 2, 2, **FIRST)(ops.reshape(x, (x.shape[0], 6, 4, 4)))
+
+
 def resized_to_nearest(x: Node) -> Node:
     x = block(x, 4)
     for axis in (2, 3):
@@ -142,6 +149,21 @@ def normalised_over_channels(x: Node) -> Node:
     return x + ops.transpose(y, (0, 3, 1, 2))
 
 
+def normalised_over_neighbours(x: Node) -> Node:
+    """Local response normalisation (Krizhevsky et al. 2012): a mean over neighbouring channels is a pool."""
+    x = block(x, 6)
+    column = ops.reshape(x * x, (x.shape[0], 1, 6, 64))
+    mean = ops.avg_pool2d(column, (3, 1), 1, ((1, 1), (0, 0)), layout="NCHW", count_padding=True)
+    return block(x * ops.rsqrt(1.0 + ops.reshape(mean, x.shape)), 5)
+
+
+def normalised_in_groups(x: Node) -> Node:
+    x = ops.reshape(block(x, 6), (x.shape[0], 2, 3, 8, 8))
+    centred = x - ops.mean(x, (2, 3, 4), keepdims=True)
+    y = centred * ops.rsqrt(ops.mean(centred * centred, (2, 3, 4), keepdims=True) + 1.0)
+    return block(ops.reshape(y, (x.shape[0], 6, 8, 8)), 5)
+
+
 def padded_and_cropped(x: Node) -> Node:
     x = layers.ZeroPadding2D(((1, 2), (0, 3)), **FIRST)(block(x, 6))
     return block(x[:, ::2, 1:-1, ::-1], 5)
@@ -159,9 +181,9 @@ NETWORKS: dict[str, Callable[[Node], Node]] = {
     f.__name__: f
     for f in (
         plain, residual, residual_of_input, squeezed_by_convolutions, squeezed_by_dense_layers, inception,
-        densely_connected, depthwise, shuffled, pooled, pooled_and_flattened, flattened, resized_to_nearest,
+        densely_connected, depthwise, shuffled, pooled, pooled_and_flattened, flattened, decoded, resized_to_nearest,
         resized_by_matrices, resized_by_convolution, resized_by_pixel_shuffle, attending_in_space,
-        normalised_over_channels, padded_and_cropped, classified_at_each_pixel, dropped_out,
+        normalised_over_channels, normalised_over_neighbours, normalised_in_groups, padded_and_cropped, classified_at_each_pixel, dropped_out,
     )
 }  # fmt: skip
 

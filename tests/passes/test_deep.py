@@ -34,6 +34,7 @@ from minigraph.passes import (
     unfold,
 )  # fmt: skip
 from minigraph.passes.bind import Bind
+from minigraph.passes.inline import INLINE
 from minigraph.runtime import constant_evaluator, make_plan
 
 RATIO = 12  # ten times the nodes may take this many times as long
@@ -122,6 +123,16 @@ def fused(n: int) -> Graph:
     return run([FUSE], waves(n))[0]
 
 
+def functions(n: int) -> Graph:
+    """Functions of two results each, on a chain."""
+
+    def step(y: Node, i: int) -> Node:
+        both = ops.function("F", [y], [ops.tanh(y), ops.exp(y)])
+        return both[0] + both[1]
+
+    return chain(n, step, input_((4,), name="x"))
+
+
 class Unfold:
     """`unfold` as a pass, on what was folded and fused before."""
 
@@ -154,6 +165,7 @@ CASES: dict[str, tuple[Pass, Callable[[int], Graph]]] = {
     "fuse": (FUSE, waves),
     "fuse layers": (FUSE, layers),
     "unfuse": (UNFUSE, fused),
+    "inline": (INLINE, functions),
     "fold_batch_norm": (FOLD_BATCH_NORM, layers),
     "unfold": (Unfold(), folded),
     "merge_affines": (MERGE_AFFINES, affines),

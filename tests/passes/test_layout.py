@@ -30,6 +30,19 @@ APPLIES = {
          XT + '%2 = variable("k") : float32[3,2,1,1] %3 = transpose(%2, axes=(2, 3, 1, 0)) : float32[1,1,2,3]\n'
          "%4 = conv2d(%1, %3) : float32[1,4,5,3] %5 = transpose(%4, axes=(0, 3, 1, 2)) : float32[1,3,4,5] return y=%5"),
     ],
+    layout.average_of_exchanged_axes: [
+        ('%0 = input("x") : float32[2,1,9,5] %1 = transpose(%0, axes=(0, 3, 2, 1)) : float32[2,5,9,1]\n'
+         "%2 = avg_pool2d(%1, size=(3, 2), strides=(2, 1), padding=((1, 0), (0, 2)), overhang=(1, 0)) : "
+         "float32[2,3,10,1] return y=%2",
+         '%0 = input("x") : float32[2,1,9,5] %1 = reshape(%0, shape=(2, 9, 5, 1)) : float32[2,9,5,1]\n'
+         "%2 = avg_pool2d(%1, size=(2, 3), strides=(1, 2), padding=((0, 2), (1, 0)), overhang=(0, 1)) : "
+         "float32[2,10,3,1] %3 = transpose(%2, axes=(0, 2, 1, 3)) : float32[2,3,10,1] return y=%3"),
+        ('%0 = input("g") : float32[2,9,3,4] %1 = transpose(%0, axes=(0, 2, 1, 3)) : float32[2,3,9,4]\n'
+         "%2 = avg_pool2d_adjoint(%1, size=(3, 1), strides=(1, 1), output_size=(5, 9)) : float32[2,5,9,4] return y=%2",
+         '%0 = input("g") : float32[2,9,3,4]\n'
+         "%1 = avg_pool2d_adjoint(%0, size=(1, 3), strides=(1, 1), output_size=(9, 5)) : float32[2,9,5,4]\n"
+         "%2 = transpose(%1, axes=(0, 2, 1, 3)) : float32[2,5,9,4] return y=%2"),
+    ],
     layout.region_in_the_way: [
         (X + '%1 = variable("w") : float32[3,2,2,2]\n'
          '%2 = fused(%0, %1, body=(step(op=conv2d(layout="NCHW"), inputs=(0, 1)), '
@@ -303,6 +316,11 @@ APPLIES = {
 }  # fmt: skip
 
 STAYS = {
+    layout.average_of_exchanged_axes: [
+        XT + "%2 = avg_pool2d(%1) : float32[1,2,2,2] return y=%2",
+        '%0 = input("x") : float32[2,9,5,3] %1 = transpose(%0, axes=(0, 2, 1, 3)) : float32[2,5,9,3]\n'
+        '%2 = avg_pool2d(%1, layout="NCHW") : float32[2,5,4,1] return y=%2',
+    ],
     layout.region_in_the_way: [
         X + "%1 = fused(%0, body=(step(op=exp(), inputs=(0,)), step(op=relu(), inputs=(1,)))) : float32[1,2,4,5]\n"
         "return y=%1"

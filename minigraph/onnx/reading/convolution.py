@@ -34,6 +34,11 @@ class Windows:
         return Windows([1, *self.kernel], [1, *self.strides], [1, *self.dilations], [(0, 0), *self.pads])
 
     @property
+    def padding(self) -> str | Pads:
+        """The pads as our ops have them."""
+        return self.pads if any(map(any, self.pads)) else "valid"
+
+    @property
     def extent(self) -> list[int]:
         """The elements that the taps span."""
         return [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
@@ -104,7 +109,7 @@ def _conv(x: Node, kernel: Node, found: Windows, groups: int) -> Node:
     if x.rank == 3:
         flat = _conv(ops.unsqueeze(x, 2), ops.unsqueeze(kernel, 2), found.with_height(), groups)
         return ops.squeeze(flat, 2)
-    return ops.conv2d(x, kernel, found.strides, found.pads, found.dilations, groups, NCHW)
+    return ops.conv2d(x, kernel, found.strides, found.padding, found.dilations, groups, NCHW)
 
 
 def _conv3d(x: Node, kernel: Node, found: Windows, groups: int) -> Node:
@@ -179,7 +184,7 @@ def _transposed(x: Node, kernel: Node, found: Windows, extra: list[int], groups:
     ]
     if again == inside:
         return ops.conv2d_transpose(
-            x, kernel, found.strides, found.pads, found.dilations, groups, NCHW, output_size=sizes
+            x, kernel, found.strides, found.padding, found.dilations, groups, NCHW, output_size=sizes
         )
     whole = ops.conv2d_transpose(x, kernel, found.strides, 0, found.dilations, groups, NCHW, output_size=full)
     index = tuple(slice(p[0], min(f, p[0] + s)) for p, f, s in zip(found.pads, full, sizes, strict=True))

@@ -73,7 +73,7 @@ def max_pool(n: Reader) -> list[Node | None]:
 
 
 def _max_pool(x: Node, found: Windows) -> Node:
-    return ops.max_pool2d(x, found.kernel, found.strides, found.pads, found.dilations, NCHW)
+    return ops.max_pool2d(x, found.kernel, found.strides, found.padding, found.dilations, NCHW)
 
 
 def _places(x: Node, found: Windows, columns_first: bool) -> Node:
@@ -130,7 +130,7 @@ def average_pool(n: Reader) -> Node:
 
 
 def _avg_pool(x: Node, found: Windows, counted: bool, ceil: bool = False) -> Node:
-    return ops.avg_pool2d(x, found.kernel, found.strides, found.pads, found.dilations, NCHW, counted, ceil)
+    return ops.avg_pool2d(x, found.kernel, found.strides, found.padding, found.dilations, NCHW, counted, ceil)
 
 
 @reads("LpPool")

@@ -90,8 +90,9 @@ def hard_sigmoid(w: Writer, node: Node) -> str:
 
 @writes(Cast)
 def cast(w: Writer, node: Node) -> str:
-    """To an element type."""
-    return cast_to(w, w.name(node.inputs[0]), node.dtype)
+    """To an element type, unless it has that already."""
+    name = w.name(node.inputs[0])
+    return name if node.inputs[0].dtype == node.dtype else cast_to(w, name, node.dtype)
 
 
 def cast_to(w: Writer, name: str, dtype: str) -> str:

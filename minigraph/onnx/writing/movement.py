@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from minigraph.ir.node import Node
-from minigraph.ir.types import Dim, normalize_axis
+from minigraph.ir.types import Dim, Shape, normalize_axis
 from minigraph.onnx.writing.arithmetic import cast_to
 from minigraph.onnx.writing.registry import Writer, writes
 from minigraph.ops.indexing import Gather, OneHot, Pad, Slice
@@ -14,10 +16,17 @@ from minigraph.ops.shape import After, BroadcastTo, Concat, CountOf, Reshape, Sp
 
 @writes(Reshape)
 def reshape(w: Writer, node: Node) -> str:
-    """A Flatten where it makes rows of a batch, else a Reshape; an open size is copied, or is what is left."""
+    """Flatten where it makes rows of a batch, Squeeze or Unsqueeze where only axes of size 1 go or come, or Reshape.
+
+    An open size is copied, or is what is left.
+    """
     x = node.inputs[0]
     if node.rank == 2 and x.rank > 2 and node.shape[0] == x.shape[0]:
         return str(w.emit("Flatten", [w.name(x)], axis=1))
+    for op_type, wide, narrow in (("Unsqueeze", node.shape, x.shape), ("Squeeze", x.shape, node.shape)):
+        new = _ones_added(wide, narrow)
+        if new:
+            return str(w.emit(op_type, [w.name(x), w.array(new, "int64", "axes")]))
     entries = [
         0 if isinstance(s, Dim) and i < x.rank and x.shape[i] == s else -1 if isinstance(s, Dim) else s
         for i, s in enumerate(node.shape)
@@ -28,9 +37,24 @@ def reshape(w: Writer, node: Node) -> str:
     return str(w.emit("Reshape", [w.name(x), w.shape(node.shape)]))
 
 
+def _ones_added(wide: Shape, narrow: Shape) -> list[int] | None:
+    """Return the axes of size 1 that `wide` has beyond `narrow`; None if that is not all the difference."""
+    axes, place = [], 0
+    for axis, size in enumerate(wide):
+        if place < len(narrow) and narrow[place] == size:
+            place += 1
+        elif size == 1:
+            axes.append(axis)
+        else:
+            return None
+    return axes if place == len(narrow) else None
+
+
 @writes(Transpose)
 def transpose(w: Writer, node: Node) -> str:
-    """The axes in another order."""
+    """The axes in another order; there is none where there are no two axes."""
+    if node.rank < 2:
+        return w.name(node.inputs[0])
     return str(w.emit("Transpose", [w.name(node.inputs[0])], perm=list(node.op.axes)))  # type: ignore[attr-defined]
 
 
@@ -43,6 +67,8 @@ def broadcast_to(w: Writer, node: Node) -> str:
 @writes(Concat)
 def concat(w: Writer, node: Node) -> str:
     """Joined along an axis."""
+    if len(node.inputs) == 1:
+        return w.name(node.inputs[0])
     axis = node.op.axis  # type: ignore[attr-defined]
     return str(w.emit("Concat", w.operands(node), axis=axis - (w.is_flat(node) and axis == 3)))
 
@@ -60,7 +86,7 @@ def split(w: Writer, node: Node) -> list[str]:
 @writes(After)
 def after(w: Writer, node: Node) -> str:
     """The value itself: the order is minigraph's own affair."""
-    return str(w.emit("Identity", [w.name(node.inputs[0])]))
+    return w.name(node.inputs[0])
 
 
 @writes(CountOf)
@@ -68,8 +94,13 @@ def size(w: Writer, node: Node) -> str:
     """The product of sizes, which are those of the shape."""
     op, x = node.op, node.inputs[0]
     assert isinstance(op, CountOf)
-    sizes = w.emit("Gather", [w.emit("Shape", [w.name(x)]), w.array(list(op.axes), "int64", "axes")], axis=0)
-    return cast_to(w, w.emit("ReduceProd", [sizes, w.array([0], "int64", "axes")], keepdims=0), op.dtype)
+    if op.axes == tuple(range(x.rank)):
+        total = w.emit("Size", [w.name(x)])
+    else:
+        vectors = [w.emit("Shape", [w.name(x)], start=axis, end=axis + 1) for axis in op.axes]
+        sizes = [w.emit("Squeeze", [vector, w.array([0], "int64", "axes")]) for vector in vectors]
+        total = functools.reduce(lambda product, size: str(w.emit("Mul", [product, size])), sizes)
+    return str(total) if op.dtype == "int64" else cast_to(w, total, op.dtype)
 
 
 @writes(Pad)
@@ -120,6 +151,7 @@ def one_hot(w: Writer, node: Node) -> str:
     op, labels = node.op, node.inputs[0]
     assert isinstance(op, OneHot)
     axis = normalize_axis(op.axis, node.rank)
-    wide = w.emit("Unsqueeze", [cast_to(w, w.name(labels), "int64"), w.array([axis], "int64", "axes")])
+    whole = w.name(labels) if labels.dtype == "int64" else cast_to(w, w.name(labels), "int64")
+    wide = w.emit("Unsqueeze", [whole, w.array([axis], "int64", "axes")])
     positions = np.arange(op.classes).reshape([-1 if i == axis else 1 for i in range(node.rank)])
     return cast_to(w, w.emit("Equal", [wide, w.array(positions, "int64", "classes")]), op.dtype)

@@ -120,32 +120,30 @@ def avg_pool(w: Writer, node: Node) -> str:
 
 @writes(BatchNorm)
 def batch_norm(w: Writer, node: Node) -> str:
-    """BatchNormalization along axis 1; along another axis what it computes, x·s + t."""
-    op, (x, gamma, beta, mean, variance, *_) = node.op, node.inputs
+    """BatchNormalization, whose channels are axis 1: another axis changes places with it before and after."""
+    op, (x, *vectors) = node.op, node.inputs[:5]
     assert isinstance(op, BatchNorm)
     axis = normalize_axis(op.axis, node.rank)
-    if axis == 1:
-        momentum = 0.9 if op.moving is None else op.moving.momentum
-        names = [w.name(i) for i in (x, gamma, beta, mean, variance)]
-        return str(w.emit("BatchNormalization", names, epsilon=op.epsilon, momentum=momentum))
-    numbers = [w.numbers(i) for i in (gamma, beta, mean, variance)]
-    if any(v is None for v in numbers):
-        raise GraphError(
-            "a batch norm with statistics that are computed has no ONNX form along this axis", expected="axis 1",
-            got=axis, where=node.origin.where,
-        )  # fmt: skip
-    g, b, m, v = (np.asarray(value, "float64") for value in numbers)
-    scale = g / np.sqrt(v + op.epsilon)
-    wide = [-1 if i == axis else 1 for i in range(node.rank)]
-    names = [w.array(a.reshape(wide), node.dtype, what) for a, what in ((scale, "scale"), (b - m * scale, "shift"))]
-    return str(w.emit("Add", [w.emit("Mul", [w.name(x), names[0]]), names[1]]))
+    momentum = 0.9 if op.moving is None else op.moving.momentum
+    attributes = {"epsilon": op.epsilon, "momentum": momentum}
+    order = [*range(node.rank)]
+    if node.rank == 1:
+        new = w.array([0], "int64", "axes")
+        names = [w.emit("Unsqueeze", [w.name(x), new]), *map(w.name, vectors)]
+        return str(w.emit("Squeeze", [w.emit("BatchNormalization", names, **attributes), new]))
+    order[1], order[axis] = axis, 1
+    turned = w.name(x) if axis == 1 else w.emit("Transpose", [w.name(x)], perm=order)
+    made = w.emit("BatchNormalization", [turned, *map(w.name, vectors)], **attributes)
+    return str(made if axis == 1 else w.emit("Transpose", [made], perm=order))
 
 
 @writes(Moments)
 def moments(w: Writer, node: Node) -> list[str]:
-    """Mean and biased variance, in two passes."""
+    """Mean and biased variance, in two passes; over no axes x itself, and 0."""
     op, x = node.op, w.name(node.inputs[0])
     assert isinstance(op, Moments)
+    if not op.axes:
+        return [x, w.emit("Sub", [x, x])]
     axes = w.array(list(op.axes), "int64", "axes")
     apart = w.emit("Sub", [x, w.emit("ReduceMean", [x, axes], keepdims=1)])
     variance = w.emit("ReduceMean", [w.emit("Mul", [apart, apart]), axes], keepdims=0)
