@@ -44,9 +44,8 @@ def load(
     """
     from minigraph.training.model import Model
 
-    proto, _ = read_model(source)
     imported = import_model(source, input_shapes, input_values)
-    return Model.from_graph(imported.graph, proto.graph.name or "model", state=imported.state)
+    return Model.from_graph(imported.graph, imported.model.graph.name or "model", state=imported.state)
 
 
 def import_model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +117,6 @@ class _Exporter:
         self.kept: dict[tuple[Any, ...], str] = {}  # initializers that writers asked for, by their numbers
         self.scope = ""
         self.biased = _biased(graph, self.parameters)
-        self.wanted = self._wanted()
 
     # --- the whole ------------------------------------------------------------------------------------------------
 
@@ -126,9 +126,7 @@ class _Exporter:
         for node in self.graph.nodes:
             if node not in self.parameters and node not in absorbed and not isinstance(node.op, Input):
                 self._write(node)
-        for output, node in self.graph.outputs.items():
-            if self.name(node) != output:
-                self._add("Identity", [self.name(node)], [output], {})
+        self._name_outputs()
         nodes, initializers = self._read()
         inputs = [self._info(n.label, n.tensor_type) for n in self.graph.inputs]
         outputs = [self._info(label, n.tensor_type) for label, n in self.graph.outputs.items()]
@@ -140,6 +138,20 @@ class _Exporter:
             producer_version=__version__,
         )  # fmt: skip
         return model
+
+    def _name_outputs(self) -> None:
+        """Give results the names of the outputs that they are; a second name, or one for an input, is a copy."""
+        results = {name for node in self.nodes for name in node.output}
+        renamed: dict[str, str] = {}
+        for output, node in self.graph.outputs.items():
+            name = self.name(node)
+            if name in results and name not in renamed:
+                renamed[name] = output
+            elif name != output:
+                self._add("Identity", [name], [output], {})
+        for node in self.nodes if renamed else ():
+            for names in (node.input, node.output):
+                names[:] = [renamed.get(name, name) for name in names]
 
     def _read(self) -> tuple[list[Any], list[Any]]:
         """Return the nodes and initializers that something reads."""
@@ -155,14 +167,6 @@ class _Exporter:
         code = self.helper.np_dtype_to_tensor_dtype(np.dtype(type.dtype))
         return self.helper.make_tensor_value_info(name, code, dims)
 
-    def _wanted(self) -> dict[Node, str]:
-        """Return the names that nodes must have because an output has them."""
-        wanted: dict[Node, str] = {}
-        for output, node in self.graph.outputs.items():
-            if not isinstance(node.op, Input) and node not in self.parameters:
-                wanted.setdefault(node, output)
-        return wanted
-
     def _write(self, node: Node) -> None:
         self.scope = node.origin.scope
         if isinstance(node.op, Item):
@@ -177,21 +181,11 @@ class _Exporter:
                 self.items[node] = made
             else:
                 self.names[node] = made
-        self._rename(node)
 
     def _changes_height(self, node: Node) -> bool:
         """Tell whether a node only gives a signal the height that it is written without, or takes it away again."""
         enters = node in self.flat and node.inputs[0].rank == 3
         return enters or (node not in self.flat and any(i in self.flat for i in node.inputs))
-
-    def _rename(self, node: Node) -> None:
-        """Give the node that was written last the name of the output that it is."""
-        output, name = self.wanted.get(node), self.names.get(node)
-        if output is None or name in self.graph.outputs or not self.nodes or list(self.nodes[-1].output) != [name]:
-            return
-        self.nodes[-1].output[0] = output
-        for other in [n for n, known_as in self.names.items() if known_as == name]:
-            self.names[other] = output
 
     def _op(self, node: Node) -> str | list[str]:
         writer = WRITERS.get(type(node.op))
@@ -210,7 +204,7 @@ class _Exporter:
         inputs = ["" if slot < 0 else self.name(node.inputs[slot]) for slot in slots]
         attributes = {k: list(v) if isinstance(v, tuple) else v for k, v in op.attributes if k != "since_version"}
         places = attributes.pop("outputs", [*range(len(op.places(len(node.inputs))))])
-        names = [self._unique(op.label) if i in places else "" for i in range(max(places) + 1)]
+        names = [self._result(op.label) if i in places else "" for i in range(max(places) + 1)]
         self._add(op.label, inputs, names, attributes)
         return [names[i] for i in places] if len(places) > 1 else names[places[0]]
 
@@ -272,6 +266,7 @@ class _Exporter:
         array = np.array(value, dtype, order="C")
         key = (base, dtype, array.shape, array.tobytes())
         if key not in self.kept:
+            self.reserved -= {base}.intersection(variables)
             self.kept[key] = self._store(array, base)
         return self.kept[key]
 
@@ -308,7 +303,7 @@ class _Exporter:
 
     def emit(self, op_type: str, inputs: Sequence[str], outputs: int = 1, **attributes: Any) -> Any:
         """Write a node and return the name of its result, or a list of several."""
-        names = [self._unique(op_type) for _ in range(outputs)]
+        names = [self._result(op_type) for _ in range(outputs)]
         self._add(op_type, inputs, names, attributes)
         return names[0] if outputs == 1 else names
 
@@ -321,20 +316,19 @@ class _Exporter:
         self.nodes.append(self.helper.make_node(op_type, trimmed, list(outputs), name=name, **attributes))
 
     def _unique(self, base: str) -> str:
-        """Return a new name: the scope and the op, numbered where it is not the first."""
-        path = f"{self.scope}/{base}" if self.scope and base in _op_types(base) else base
-        name, number = path, 1
-        if name in self.reserved and not base[:1].isupper():
-            self.reserved.remove(name)
+        """Return a new name, numbered where it is not the first; not that of a variable, which is kept for it."""
+        name, number = base, 1
         while name in self.taken or name in self.reserved:
             number += 1
-            name = f"{path}_{number}"
+            name = f"{base}_{number}"
         self.taken.add(name)
         return name
 
-
-def _op_types(base: str) -> tuple[str, ...]:
-    return (base,) if base[:1].isupper() else ()
+    def _result(self, op_type: str) -> str:
+        """Return a new name for what a node makes: its scope and op; imported scopes end with the op already."""
+        if re.fullmatch(rf"{op_type}(_\d+)?", self.scope.rpartition("/")[2]):
+            return self._unique(self.scope)
+        return self._unique(f"{self.scope}/{op_type}" if self.scope else op_type)
 
 
 def _parameters(graph: Graph) -> set[Node]:

@@ -30,7 +30,6 @@ _T = TypeVar("_T")
 DOMAINS = ("", "ai.onnx", "ai.onnx.preview.training")
 # A file that nobody trusts may hold any attribute anywhere; what Python says to it is the file's fault.
 _FAULTS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, MemoryError, RecursionError)
-_STATISTICS = {"BatchNormalization": (3, 4)}  # operands that are averages, not weights
 
 
 class NumbersNeeded(ModelFormatError):
@@ -69,7 +68,7 @@ class Importer:
         self.origin = Origin(file=self.file)
         self.depth = 0
         shapes, values = dict(input_shapes or {}), dict(input_values or {})
-        inputs = self._inputs(shapes, values)
+        inputs = self.checked("the inputs", lambda: self._inputs(shapes, values))
         self._initializers()
         self.run(model.graph.node)
         outputs = {o.name: self._output(o.name) for o in model.graph.output}
@@ -156,18 +155,18 @@ class Importer:
             if tensor.name not in self.outermost:  # else an input that this is the default of
                 self.tensors[tensor.name] = self.array(tensor, f"initializer {shown(tensor.name)}")
 
-    def _initializer(self, name: str) -> Node:
+    def _initializer(self, name: str, trainable: bool) -> Node:
         """Make the node of a tensor: weights are variables, integers and single numbers constants."""
         array = self.tensors.pop(name)
         node = self.placed(partial(constant, array))
         self.outermost[name] = node
-        return self.as_variable(name, node) if array.ndim else node
+        return self.as_variable(name, node, trainable) if array.ndim else node
 
     def array(self, tensor: Any, where: str) -> Array:
         """Return a tensor's numbers."""
         return array_of(tensor, self.folder, f"{self.file}: {where}")
 
-    def as_variable(self, name: str, node: Node) -> Node:
+    def as_variable(self, name: str, node: Node, trainable: bool) -> Node:
         """Return a constant of floats that has a name in the file as a variable of that name; other nodes as they are.
 
         A value that is spread or reshaped from constants counts as one.
@@ -179,7 +178,7 @@ class Importer:
             return node
         label = self._label(name)
         self.state[label] = np.array(value, node.dtype, order="C")
-        made = self.placed(partial(Node, Variable(label, TensorType(value.shape, node.dtype))))
+        made = self.placed(partial(Node, Variable(label, TensorType(value.shape, node.dtype), trainable=trainable)))
         self.promoted[node] = made  # all readers of the value get the one variable
         return made
 
@@ -192,13 +191,18 @@ class Importer:
             label = f"{_printable(name)[:190]}_{number}"
         return label
 
+    @staticmethod
+    def statistics(op_type: str) -> tuple[int, ...]:
+        """Return the places of operands that are averages: no gradient trains them."""
+        return (3, 4) if op_type == "BatchNormalization" else ()
+
     # --- nodes ----------------------------------------------------------------------------------------------------
 
-    def find(self, name: str) -> Node | None:
+    def find(self, name: str, trainable: bool = True) -> Node | None:
         """Return the value of that name, from the innermost scope that has it."""
         node = next((scope[name] for scope in reversed(self.scopes) if name in scope), None)
         if node is None and name in self.tensors and self.scopes[0] is self.outermost:
-            return self._initializer(name)
+            return self._initializer(name, trainable)
         return node if node is None else self.promoted.get(node, node)
 
     def _bind(self, name: str, node: Node) -> None:
@@ -254,8 +258,9 @@ class Importer:
 
     def _node(self, proto: Any) -> list[Node | None]:
         inputs: list[Node | None] = []
-        for name in proto.input:
-            node = self.find(name) if name else None
+        averages = self.statistics(proto.op_type)
+        for place, name in enumerate(proto.input):
+            node = self.find(name, place not in averages) if name else None
             if name and node is None:
                 raise ModelFormatError(f"it reads {shown(name)}, which nothing before it makes")
             inputs.append(node)

@@ -55,7 +55,9 @@ class Reader:
     def parameter(self, place: int) -> Node:
         """Return an operand; one that the file fixes becomes a variable, so that it can be trained and frozen."""
         self.operand(place)
-        node = self.inputs[place] = self.importer.as_variable(self.proto.input[place], self.operand(place))
+        trainable = place not in self.importer.statistics(self.op_type)
+        node = self.importer.as_variable(self.proto.input[place], self.operand(place), trainable)
+        self.inputs[place] = node
         return node
 
     def parameters(self, *places: int) -> None:

@@ -44,6 +44,10 @@ def layout(value: str) -> str:
     return value
 
 
+# More windows than this over the padding of one axis are taken as a mistake.
+_BORDER = 1 << 16
+
+
 @dataclass(frozen=True)
 class Window:
     """A window that slides over height and width.
@@ -86,12 +90,15 @@ class Window:
             size, windows = spatial[axis], self.output(spatial)[axis]
             if isinstance(size, Dim) or isinstance(windows, Dim) or not any(pads):
                 continue
-            for window in range(windows):
-                start = window * self.strides[axis] - pads[0]
-                end = start + self.extent[axis]
-                if (start < 0 or end > size) and not any(
-                    0 <= p < size for p in range(start, end, self.dilations[axis])
-                ):
+            stride, extent, dilation = self.strides[axis], self.extent[axis], self.dilations[axis]
+            before = min(windows, -(-pads[0] // stride))  # windows that begin in the padding
+            inside = max(before, (size + pads[0] - extent) // stride + 1)  # the first that ends in it
+            if before + windows - inside > _BORDER:
+                return True
+            for window in (*range(before), *range(inside, windows)):
+                start = window * stride - pads[0]
+                first, last = max(0, -(start // dilation)), min(extent - 1, size - 1 - start) // dilation
+                if first > last:
                     return True
         return False
 

@@ -6,6 +6,7 @@ The simplifier cancels those that meet; what is left in a plain network are two 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from minigraph.ir.node import Node
 from minigraph.ops.conv import Conv2D, Conv2DKernelAdjoint, Conv2DTranspose
@@ -93,7 +94,9 @@ def average_of_exchanged_axes(node: Node) -> Node | None:
     match node.op, node.inputs:
         case AvgPool2D(layout=layout) as op, (Node(op=Transpose(axes=order), inputs=(x,)) as turned,):
             if layout == NHWC and keeps_order(x.shape, permuted(order, EXCHANGED)) and not keeps_order(x.shape, order):
-                pairs = {name: value[::-1] for name, value in vars(op).items() if isinstance(value, tuple)}
+                pairs: dict[str, Any] = {
+                    name: value[::-1] for name, value in vars(op).items() if isinstance(value, tuple)
+                }
                 inner = reshape(x, permuted(turned.shape, EXCHANGED))
                 return transposed(Node(replace(op, **pairs), (inner,)), EXCHANGED)
     return None

@@ -18,19 +18,6 @@ pytest.importorskip("resource")  # not on Windows
 
 HERE = Path(__file__).parent
 
-# What is not as it should be yet, each with the smallest file that shows it in `onnx_bombs.bombs`.
-UNFINISHED = {
-    "pad by reflection": "Pad makes an index as long as the padded axis, whatever its length",
-    "resize": "Upsample and Resize make an index as long as the new axis, whatever its length",
-    "sums": "CumSum makes an index as long as the axis, whatever its length",
-    "triangle": "Trilu makes an index as long as the axis, whatever its length",
-    "dilated pool": "the shape rule of a dilated, padded window looks at every place of the image in turn",
-    "unprintable input": "the name of an input raises a GraphError, because it is no label",
-    "long input": "the name of an input raises a GraphError, because it is no label",
-    "infinite resize": "a scale that overflows float32 warns",
-}
-unfinished = pytest.mark.xfail(strict=True, reason="; ".join(UNFINISHED.values()))
-
 
 def in_a_child(loader: str, kind: str, seed: str = "0", count: int = 0) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join([str(Path(minigraph.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
@@ -49,7 +36,6 @@ def results(kind: str, seed: str = "0", count: int = 0) -> dict[str, Any]:
     return found
 
 
-@unfinished
 def test_mutations_load_or_are_refused():
     found = results("small", "1", 800)
     assert found["findings"] == []
@@ -69,21 +55,12 @@ def of_bombs() -> dict[str, Any]:
     return results("bombs")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=UNFINISHED[name]))
-        if name in UNFINISHED
-        else name
-        for name in onnx_bombs.bombs()
-    ],
-)
+@pytest.mark.parametrize("name", onnx_bombs.bombs())
 def test_short_files_that_ask_for_much(name, of_bombs):
     assert [text for text in of_bombs["findings"] if text.startswith(f"{name}: ")] == []
 
 
 @pytest.mark.slow
-@unfinished
 @pytest.mark.parametrize("kind", ["small", "all"])
 @pytest.mark.parametrize("seed", ["2", "3"])
 def test_many_mutations(kind, seed):

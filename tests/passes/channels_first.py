@@ -183,7 +183,8 @@ NETWORKS: dict[str, Callable[[Node], Node]] = {
         plain, residual, residual_of_input, squeezed_by_convolutions, squeezed_by_dense_layers, inception,
         densely_connected, depthwise, shuffled, pooled, pooled_and_flattened, flattened, decoded, resized_to_nearest,
         resized_by_matrices, resized_by_convolution, resized_by_pixel_shuffle, attending_in_space,
-        normalised_over_channels, normalised_over_neighbours, normalised_in_groups, padded_and_cropped, classified_at_each_pixel, dropped_out,
+        normalised_over_channels, normalised_over_neighbours, normalised_in_groups,
+        padded_and_cropped, classified_at_each_pixel, dropped_out,
     )
 }  # fmt: skip
 

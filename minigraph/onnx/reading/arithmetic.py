@@ -13,6 +13,7 @@ from minigraph import ops
 from minigraph.errors import ModelFormatError
 from minigraph.ir.node import Node
 from minigraph.ir.types import DTYPES, is_float, normalize_axis
+from minigraph.onnx.known import LIMIT
 from minigraph.onnx.reader import Reader
 from minigraph.onnx.reading.registry import reads
 from minigraph.onnx.tensors import dtype_of
@@ -305,6 +306,12 @@ def mish(n: Reader) -> Node:
 def zeros_like(x: Node) -> Node:
     """Return zeros of x's type."""
     return ops.zeros(x.shape, x.dtype)
+
+
+def affordable(elements: float, what: str) -> None:
+    """Raise for numbers that would have to be computed in such a mass that only a hostile file asks for them."""
+    if not elements <= LIMIT:
+        raise ModelFormatError(f"{what} would take too much", expected=f"at most {LIMIT} elements", got=elements)
 
 
 def number(value: Any, dtype: str) -> Node:

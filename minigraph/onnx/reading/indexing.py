@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from minigraph import ops
@@ -9,7 +11,7 @@ from minigraph.errors import ModelFormatError
 from minigraph.ir.node import Node
 from minigraph.ir.types import Dim, known, normalize_axis
 from minigraph.onnx.reader import Reader
-from minigraph.onnx.reading.arithmetic import number
+from minigraph.onnx.reading.arithmetic import affordable, number
 from minigraph.onnx.reading.registry import reads
 
 _END = 1 << 31  # an end beyond this means: to the end
@@ -71,6 +73,7 @@ def gather_elements(n: Reader) -> Node:
     strides = [int(np.prod(shape[i + 1 :])) for i in range(x.rank)]
     counted = ops.where(indices < 0, indices + shape[axis], indices)
     places = ops.cast(counted, "int64") * strides[axis]
+    affordable(math.prod(chosen), "the places of the elements")
     others = np.zeros(chosen, "int64")
     for i in set(range(x.rank)) - {axis}:
         wide = [1] * x.rank
@@ -126,6 +129,7 @@ def cumulative_sum(n: Reader) -> Node:
     x = n.operand(0)
     axis = normalize_axis(int(n.constant(1, "the axis").ravel()[0]), x.rank)
     total = known(x.shape[axis], "the axis")
+    affordable(total**2, "a triangle of ones")
     triangle = np.tri(total, k=-1 if n.integer("exclusive", 0) else 0)
     matrix = triangle.T if n.integer("reverse", 0) else triangle
     order = [i for i in range(x.rank) if i != axis] + [axis]

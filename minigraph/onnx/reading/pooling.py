@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from minigraph.errors import ModelFormatError
 from minigraph.ir.node import Node
 from minigraph.ir.types import is_float, known
 from minigraph.onnx.reader import Reader
-from minigraph.onnx.reading.arithmetic import number
+from minigraph.onnx.reading.arithmetic import affordable, number
 from minigraph.onnx.reading.convolution import Windows, windows
 from minigraph.onnx.reading.registry import reads
 from minigraph.ops.window import NCHW
@@ -79,6 +80,7 @@ def _max_pool(x: Node, found: Windows) -> Node:
 def _places(x: Node, found: Windows, columns_first: bool) -> Node:
     """Return where in the flat operand each window's first largest element stands, tap by tap."""
     batch, channels, *sizes = (known(s, "an axis of a pool with places") for s in x.shape)
+    affordable(math.prod((batch, channels, *sizes)) * math.prod(found.kernel), "the places of a pool")
     grid = np.arange(int(np.prod(sizes))).reshape(sizes[::-1] if columns_first else sizes)
     grid = grid.T if columns_first else grid
     inside = np.pad(grid, found.pads)

@@ -14,7 +14,7 @@ from minigraph.errors import ModelFormatError
 from minigraph.ir.node import Node
 from minigraph.ir.types import is_float, known, normalize_axis
 from minigraph.onnx.reader import Reader
-from minigraph.onnx.reading.arithmetic import number
+from minigraph.onnx.reading.arithmetic import affordable, number
 from minigraph.onnx.reading.registry import reads
 
 Array = np.ndarray[Any, Any]
@@ -107,7 +107,8 @@ def _samplings(n: Reader, x: Node, axes: list[int], transformation: str) -> list
             factor = min(factors) if policy == "not_larger" else max(factors)
             factors = [factor] * len(axes)
             lengths = [math.floor(size * factor + 0.5) for size in inside]
-    if any(length < 1 or length > 1 << 24 for length in lengths) or any(f <= 0 for f in factors):
+    affordable(max(lengths), "a resized axis")
+    if min(lengths) < 1 or min(factors) <= 0:
         raise ModelFormatError("bad sizes or scales", expected="sizes ≥ 1, scales > 0", got=(lengths, factors))
     return [
         Sampling(size, length, factor, regions[i], regions[len(axes) + i])
@@ -117,7 +118,9 @@ def _samplings(n: Reader, x: Node, axes: list[int], transformation: str) -> list
 
 def _length(size: float, scale: float) -> int:
     # Scales are float32: 0.6 is a little more, and 5·0.6 must be 3, not 2.
-    return math.floor(float(np.float32(size) * np.float32(scale)))
+    length = float(size) * float(np.float32(scale)) if scale < 1 << 24 else math.inf
+    affordable(length, "a resized axis")
+    return math.floor(float(np.float32(length)))
 
 
 def _coordinates(transformation: str, s: Sampling) -> Array:
@@ -192,17 +195,17 @@ def _cubic(distance: Array, a: float) -> Array:
 
 def _taps(places: Array, size: int, shrink: float, reach: int, kernel: Any, exclude: bool) -> Array:
     """Return each row's weights: those of taps outside count at the edge, or not at all and the rest sums up to 1."""
-    matrix = np.zeros((len(places), size))
     span = math.ceil(reach / shrink)
-    for row, place in enumerate(places):
-        taps = np.arange(math.floor(place) - span + 1, math.floor(place) + span + 1)
-        weights = kernel(np.abs(place - taps) * shrink)
-        if exclude:
-            weights = np.where((taps >= 0) & (taps < size), weights, 0.0)
-        total = weights.sum()
-        if exclude or shrink < 1:
-            weights = weights / total if total else weights
-        np.add.at(matrix[row], taps.clip(0, size - 1), weights)
+    affordable(len(places) * max(size, 2 * span), "a matrix that interpolates")
+    taps = np.floor(places).astype(int)[:, None] + np.arange(1 - span, 1 + span)
+    weights = kernel(np.abs(places[:, None] - taps) * shrink)
+    if exclude:
+        weights = np.where((taps >= 0) & (taps < size), weights, 0.0)
+    if exclude or shrink < 1:
+        total = weights.sum(1, keepdims=True)
+        weights = weights / np.where(total == 0, 1.0, total)
+    matrix = np.zeros((len(places), size))
+    np.add.at(matrix, (np.arange(len(places))[:, None], taps.clip(0, size - 1)), weights)
     return matrix
 
 

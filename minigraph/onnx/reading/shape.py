@@ -11,7 +11,7 @@ from minigraph.errors import ModelFormatError
 from minigraph.ir.node import Node
 from minigraph.ir.types import Dim, Size, broadcast, known, normalize_axes, normalize_axis, product
 from minigraph.onnx.reader import Reader
-from minigraph.onnx.reading.arithmetic import number
+from minigraph.onnx.reading.arithmetic import affordable, number
 from minigraph.onnx.reading.registry import reads
 from minigraph.onnx.tensors import dtype_of
 
@@ -189,6 +189,7 @@ def _padded(x: Node, pairs: dict[int, tuple[int, int]], value: float) -> Node:
 
 def _places(mode: str, total: int, pair: tuple[int, int]) -> Any:
     """Return which element stands at each place of a padded axis."""
+    affordable(total + sum(pair), "a padded axis")
     places = np.arange(-pair[0], total + pair[1])
     if mode == "edge":
         return places.clip(0, total - 1)
@@ -238,8 +239,9 @@ def range_(n: Reader) -> Node:
     start, limit, delta = (n.constant(i, what).ravel()[0] for i, what in enumerate(("start", "limit", "delta")))
     if any(isinstance(v, Dim) for v in (start, limit, delta)):
         raise ModelFormatError("a range over open sizes", got=limit, hint="bind them: input_shapes={name: …}")
-    if delta == 0 or abs((float(limit) - float(start)) / float(delta)) > 1 << 24:
-        raise ModelFormatError("not a range", got=f"{start} … {limit} by {delta}")
+    if delta == 0:
+        raise ModelFormatError("a range needs a step", got=f"{start} … {limit} by {delta}")
+    affordable(abs((float(limit) - float(start)) / float(delta)), "a range")
     return number(np.arange(start, limit, delta), str(n.operand(0).dtype))
 
 
@@ -248,8 +250,7 @@ def eye_like(n: Reader) -> Node:
     """Ones on a diagonal."""
     x = n.operand(0)
     rows, columns = (known(s, "a matrix' size") for s in x.shape)
-    if rows * columns > 1 << 24:
-        raise ModelFormatError("too large a matrix", got=x.type)
+    affordable(rows * columns, "a matrix")
     dtype = dtype_of(n.integer("dtype"), "attribute 'dtype'") if "dtype" in n.attributes else x.dtype
     return number(np.eye(rows, columns, n.integer("k", 0)), dtype)
 
@@ -260,6 +261,7 @@ def trilu(n: Reader) -> Node:
     x = n.operand(0)
     k = 0 if n.optional(1) is None else n.numbers(1, "k")[0]
     rows, columns = (known(s, "a matrix' size") for s in x.shape[-2:])
+    affordable(rows * columns, "a triangle")
     rank = np.arange(columns)[None, :] - np.arange(rows)[:, None]
     mask = rank >= k if n.integer("upper", 1) else rank <= k
     return ops.where(ops.constant(mask), x, ops.zeros((), x.dtype))

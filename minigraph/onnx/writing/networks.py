@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from minigraph.errors import GraphError
 from minigraph.ir.node import Node
 from minigraph.ir.types import known, normalize_axis
 from minigraph.onnx.writing.registry import Writer, writes
