@@ -53,6 +53,12 @@ def export(graph: Graph, state: Mapping[str, Any], name: str) -> ModelProto:
     """
     if graph.updates:
         raise GraphError("a training graph has no ONNX form", expected="a graph without updates", where="")
+    for node in graph.inputs:
+        if graph.outputs.get(node.label, node) is not node:
+            raise GraphError(
+                f"output {node.label!r} has the name of an input", expected="names of their own: a file has one namespace",
+                where="", hint="build the graph with another name for the output",
+            )  # fmt: skip
     return _Exporter(_prepared(graph), state).model(name)
 
 

@@ -96,6 +96,9 @@ def conv(n: Reader) -> Node:
     found, groups = windows(n, x.shape[2:], kernel.shape[2:]), n.integer("group", 1)
     if x.rank == 5:
         return n.one([with_bias(n, _conv3d(x, kernel, found, groups))])
+    if x.rank == 3:
+        image = _conv(ops.unsqueeze(x, 2), ops.unsqueeze(kernel, 2), found.with_height(), groups)
+        return ops.squeeze(with_bias(n, image), 2)
     return with_bias(n, _conv(x, kernel, found, groups))
 
 
@@ -108,9 +111,6 @@ def with_bias(n: Reader, y: Node) -> Node:
 
 
 def _conv(x: Node, kernel: Node, found: Windows, groups: int) -> Node:
-    if x.rank == 3:
-        flat = _conv(ops.unsqueeze(x, 2), ops.unsqueeze(kernel, 2), found.with_height(), groups)
-        return ops.squeeze(flat, 2)
     return ops.conv2d(x, kernel, found.strides, found.padding, found.dilations, groups, NCHW)
 
 
@@ -145,8 +145,8 @@ def conv_transpose(n: Reader) -> Node:
     if x.rank == 5:
         return n.one([with_bias(n, _transposed3d(x, kernel, plain, extra, groups))])
     if x.rank == 3:
-        flat = _transposed(ops.unsqueeze(x, 2), ops.unsqueeze(kernel, 2), plain.with_height(), [0, *extra], groups)
-        return with_bias(n, ops.squeeze(flat, 2))
+        image = _transposed(ops.unsqueeze(x, 2), ops.unsqueeze(kernel, 2), plain.with_height(), [0, *extra], groups)
+        return ops.squeeze(with_bias(n, image), 2)
     return with_bias(n, _transposed(x, kernel, plain, extra, groups))
 
 

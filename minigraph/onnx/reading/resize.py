@@ -12,7 +12,7 @@ import numpy as np
 from minigraph import ops
 from minigraph.errors import ModelFormatError
 from minigraph.ir.node import Node
-from minigraph.ir.types import is_float, known, normalize_axis
+from minigraph.ir.types import Dim, is_float, known, normalize_axis
 from minigraph.onnx.reader import Reader
 from minigraph.onnx.reading.arithmetic import affordable, number
 from minigraph.onnx.reading.registry import reads
@@ -87,12 +87,20 @@ def _transformation(n: Reader) -> str:
 
 def _samplings(n: Reader, x: Node, axes: list[int], transformation: str) -> list[Sampling]:
     """Return how each axis is sampled, from scales or sizes."""
-    inside = [known(x.shape[a], "a resized axis") for a in axes]
     at = 1 if n.version < 11 else 2
     regions: Sequence[float] = [0.0] * len(axes) + [1.0] * len(axes)
     if transformation == "tf_crop_and_resize":
         regions = [float(v) for v in n.constant(1, "the region").ravel()]
     scales = n.constant(at, "scales").ravel() if n.optional(at) is not None else np.zeros(0)
+    wanted: list[Any] = list(scales) if scales.size else list(n.sizes(3, "sizes"))
+    if len(wanted) != len(axes):
+        raise ModelFormatError("a scale or size for each axis", expected=len(axes), got=list(wanted))
+    # An open axis that stays as it is counts as one element: it is left alone.
+    alone = [
+        isinstance(x.shape[a], Dim) and w == (1 if scales.size else x.shape[a])
+        for a, w in zip(axes, wanted, strict=True)
+    ]
+    inside = [1 if keep else known(x.shape[a], "a resized axis") for a, keep in zip(axes, alone, strict=True)]
     if scales.size:
         factors = [float(s) for s in scales]
         lengths = [
@@ -100,7 +108,7 @@ def _samplings(n: Reader, x: Node, axes: list[int], transformation: str) -> list
             for i, (size, f) in enumerate(zip(inside, factors, strict=True))
         ]
     else:
-        lengths = n.numbers(3, "sizes")
+        lengths = [1 if keep else known(w, "a new size") for w, keep in zip(wanted, alone, strict=True)]
         factors = [length / size for length, size in zip(lengths, inside, strict=True)]
         policy = n.text("keep_aspect_ratio_policy", "stretch")
         if policy != "stretch":

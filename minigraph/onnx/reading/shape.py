@@ -14,6 +14,7 @@ from minigraph.onnx.reader import Reader
 from minigraph.onnx.reading.arithmetic import affordable, number
 from minigraph.onnx.reading.registry import reads
 from minigraph.onnx.tensors import dtype_of
+from minigraph.ops.shape import Reshape
 
 
 @reads("Constant", whole=False)
@@ -50,7 +51,8 @@ def shape(n: Reader) -> Node:
     axes = range(x.rank)[slice(first, last)]
     if all(isinstance(x.shape[a], int) for a in axes):
         return number([x.shape[a] for a in axes], "int64")
-    return ops.concat([ops.reshape(ops.size(x, a, "int64"), (1,)) for a in axes], 0)
+    sizes = [ops.reshape(ops.size(x, a, "int64"), (1,)) for a in axes]
+    return sizes[0] if len(sizes) == 1 else ops.concat(sizes, 0)
 
 
 @reads("Size", whole=False)
@@ -86,8 +88,10 @@ def flatten(n: Reader) -> Node:
 
 @reads("Squeeze", whole=False)
 def squeeze(n: Reader) -> Node:
-    """Without axes of size 1."""
-    return ops.squeeze(n.operand(0), n.axes())
+    """Without axes of size 1; what a size was before it became a vector, it is again."""
+    x = n.operand(0)
+    y = ops.squeeze(x, n.axes())
+    return x.inputs[0] if isinstance(x.op, Reshape) and x.inputs[0].shape == y.shape else y
 
 
 @reads("Unsqueeze", whole=False)

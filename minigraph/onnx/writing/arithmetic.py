@@ -120,12 +120,17 @@ def reduce(w: Writer, node: Node) -> str:
     """A reduction; over all of space it is a global pool."""
     op, x = node.op, node.inputs[0]
     assert isinstance(op, reduction.Reduction)
+    return reduced(w, op, w.name(x), x.rank)
+
+
+def reduced(w: Writer, op: reduction.Reduction, name: str, rank: int) -> str:
+    """Write a reduction of a value that is written under a name."""
     if not op.axes:
-        return str(w.emit("Identity", [w.name(x)]))
-    if op.keepdims and x.rank >= 3 and op.axes == tuple(range(2, x.rank)) and type(op) in _GLOBAL:
-        return str(w.emit(_GLOBAL[type(op)], [w.name(x)]))
+        return name
+    if op.keepdims and rank >= 3 and op.axes == tuple(range(2, rank)) and type(op) in _GLOBAL:
+        return str(w.emit(_GLOBAL[type(op)], [name]))
     axes = w.array(list(op.axes), "int64", "axes")
-    return str(w.emit(_REDUCTIONS[type(op)], [w.name(x), axes], keepdims=int(op.keepdims)))
+    return str(w.emit(_REDUCTIONS[type(op)], [name, axes], keepdims=int(op.keepdims)))
 
 
 @writes(reduction.ArgMax)

@@ -23,10 +23,8 @@ def reshape(w: Writer, node: Node) -> str:
     x = node.inputs[0]
     if node.rank == 2 and x.rank > 2 and node.shape[0] == x.shape[0]:
         return str(w.emit("Flatten", [w.name(x)], axis=1))
-    for op_type, wide, narrow in (("Unsqueeze", node.shape, x.shape), ("Squeeze", x.shape, node.shape)):
-        new = _ones_added(wide, narrow)
-        if new:
-            return str(w.emit(op_type, [w.name(x), w.array(new, "int64", "axes")]))
+    if _ones_added(node.shape, x.shape) or _ones_added(x.shape, node.shape):
+        return with_ones(w, w.name(x), x.shape, node.shape)
     entries = [
         0 if isinstance(s, Dim) and i < x.rank and x.shape[i] == s else -1 if isinstance(s, Dim) else s
         for i, s in enumerate(node.shape)
@@ -48,6 +46,13 @@ def _ones_added(wide: Shape, narrow: Shape) -> list[int] | None:
         else:
             return None
     return axes if place == len(narrow) else None
+
+
+def with_ones(w: Writer, name: str, before: Shape, after: Shape) -> str:
+    """Write an Unsqueeze or a Squeeze between shapes that differ by axes of size 1."""
+    more, fewer = _ones_added(after, before), _ones_added(before, after)
+    axes = w.array(more or fewer, "int64", "axes")
+    return str(w.emit("Unsqueeze" if more else "Squeeze", [name, axes]))
 
 
 @writes(Transpose)
@@ -108,6 +113,8 @@ def pad(w: Writer, node: Node) -> str:
     """A constant around."""
     op = node.op
     assert isinstance(op, Pad)
+    if not any(map(any, op.padding)):
+        return w.name(node.inputs[0])
     pads = w.array([p[0] for p in op.padding] + [p[1] for p in op.padding], "int64", "pads")
     return str(w.emit("Pad", [w.name(node.inputs[0]), pads, w.array(op.value, node.dtype, "value")]))
 
@@ -152,6 +159,6 @@ def one_hot(w: Writer, node: Node) -> str:
     assert isinstance(op, OneHot)
     axis = normalize_axis(op.axis, node.rank)
     whole = w.name(labels) if labels.dtype == "int64" else cast_to(w, w.name(labels), "int64")
-    wide = w.emit("Unsqueeze", [whole, w.array([axis], "int64", "axes")])
+    wide = with_ones(w, whole, labels.shape, (*labels.shape[:axis], 1, *labels.shape[axis:]))
     positions = np.arange(op.classes).reshape([-1 if i == axis else 1 for i in range(node.rank)])
     return cast_to(w, w.emit("Equal", [wide, w.array(positions, "int64", "classes")]), op.dtype)

@@ -6,12 +6,15 @@ from typing import Any
 
 from minigraph.ir.node import Node
 from minigraph.ir.types import known, normalize_axis
+from minigraph.onnx.writing.arithmetic import reduced
+from minigraph.onnx.writing.movement import with_ones
 from minigraph.onnx.writing.registry import Writer, writes
 from minigraph.ops.conv import Conv2D, Conv2DTranspose, Convolution
 from minigraph.ops.linalg import MatMul
 from minigraph.ops.norm import BatchNorm, Moments
 from minigraph.ops.pool import AvgPool2D, MaxPool2D, Pool
 from minigraph.ops.random import Dropout
+from minigraph.ops.reduction import Mean
 from minigraph.ops.window import NCHW, Window, spatial
 
 
@@ -125,9 +128,8 @@ def batch_norm(w: Writer, node: Node) -> str:
     attributes = {"epsilon": op.epsilon, "momentum": momentum}
     order = [*range(node.rank)]
     if node.rank == 1:
-        new = w.array([0], "int64", "axes")
-        names = [w.emit("Unsqueeze", [w.name(x), new]), *map(w.name, vectors)]
-        return str(w.emit("Squeeze", [w.emit("BatchNormalization", names, **attributes), new]))
+        names = [with_ones(w, w.name(x), x.shape, (1, *x.shape)), *map(w.name, vectors)]
+        return with_ones(w, w.emit("BatchNormalization", names, **attributes), (1, *x.shape), x.shape)
     order[1], order[axis] = axis, 1
     turned = w.name(x) if axis == 1 else w.emit("Transpose", [w.name(x)], perm=order)
     made = w.emit("BatchNormalization", [turned, *map(w.name, vectors)], **attributes)
@@ -141,10 +143,10 @@ def moments(w: Writer, node: Node) -> list[str]:
     assert isinstance(op, Moments)
     if not op.axes:
         return [x, w.emit("Sub", [x, x])]
-    axes = w.array(list(op.axes), "int64", "axes")
-    apart = w.emit("Sub", [x, w.emit("ReduceMean", [x, axes], keepdims=1)])
-    variance = w.emit("ReduceMean", [w.emit("Mul", [apart, apart]), axes], keepdims=0)
-    return [w.emit("ReduceMean", [x, axes], keepdims=0), variance]
+    wide = Mean(op.axes, keepdims=True)
+    apart = w.emit("Sub", [x, reduced(w, wide, x, node.inputs[0].rank)])
+    squares = w.emit("Mul", [apart, apart])
+    return [reduced(w, Mean(op.axes), name, node.inputs[0].rank) for name in (x, squares)]
 
 
 @writes(Dropout)
