@@ -73,7 +73,7 @@ NETWORKS = {
     "densenet_cifar": (partial(densenet_cifar, 28), 27, 1),
 }
 # Larger relatives of others in the list.
-SLOW = {"resnet50", "preact_resnet50", "densenet121"}
+SLOW = {"resnet50", "preact_resnet50", "densenet121", "vgg11", "preact_resnet18"}
 EVERY = [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in NETWORKS]
 
 
@@ -109,6 +109,7 @@ def test_lenet_trains_a_step():
     assert model.evaluate(x, y)["loss"] < first
 
 
+@pytest.mark.slow
 def test_vgg_for_cifar_trains_a_step_and_folds():
     model = vgg16_cifar()
     assert_trains_a_step(model)

@@ -34,8 +34,6 @@ def conv_with(w: Writer, node: Node, bias: list[str]) -> str:
     flat = w.is_flat(node)
     attributes = _window(window, image, flat) | {"group": op.groups}
     if not forward:
-        attributes.pop("auto_pad", None)
-        attributes["pads"] = _pads(window, image, flat)
         attributes["output_padding"] = _output_padding(window, x, node)[flat:]
     inputs = [w.name(x), w.without_height(kernel) if flat else w.name(kernel), *bias]
     return str(w.emit("Conv" if forward else "ConvTranspose", inputs, **attributes))
@@ -57,15 +55,11 @@ def _pads(window: Window, image: Node, flat: bool) -> list[int]:
 
 
 def _window(window: Window, image: Node, flat: bool) -> dict[str, Any]:
-    """Return a window's attributes, without those of the height for a flat signal; padding as numbers where it can."""
-    attributes: dict[str, Any] = {
+    """Return a window's attributes, padding as numbers; without those of the height for a flat signal."""
+    return {
         "kernel_shape": list(window.size[flat:]), "strides": list(window.strides[flat:]),
-        "dilations": list(window.dilations[flat:]),
+        "dilations": list(window.dilations[flat:]), "pads": _pads(window, image, flat),
     }  # fmt: skip
-    inside = spatial(image.tensor_type, NCHW)
-    if window.padding == "same" and not all(isinstance(s, int) for s in inside):
-        return attributes | {"auto_pad": "SAME_UPPER"}
-    return attributes | {"pads": _pads(window, image, flat)}
 
 
 @writes(MatMul)
@@ -125,7 +119,7 @@ def batch_norm(w: Writer, node: Node) -> str:
     assert isinstance(op, BatchNorm)
     axis = normalize_axis(op.axis, node.rank)
     momentum = 0.9 if op.moving is None else op.moving.momentum
-    attributes = {"epsilon": op.epsilon, "momentum": momentum}
+    attributes: dict[str, Any] = {"epsilon": op.epsilon, "momentum": momentum}
     order = [*range(node.rank)]
     if node.rank == 1:
         names = [with_ones(w, w.name(x), x.shape, (1, *x.shape)), *map(w.name, vectors)]
