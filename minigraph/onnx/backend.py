@@ -1,4 +1,4 @@
-"""The onnx.backend API: `prepare`, `run_model`, `supports_device`. So ONNX' own test suite runs against minigraph.
+"""The onnx.backend API: `prepare`, `run_model`, `run_node`, `supports_device`. ONNX' own suite runs against it.
 
 Graphs are fixed when they are made, so a prepared model makes one for each set of input shapes, and for each set of
 numbers that shapes depend on, and keeps the latest.
@@ -14,8 +14,10 @@ import numpy as np
 
 from minigraph.errors import ArgumentError
 from minigraph.onnx.api import import_model
+from minigraph.onnx.exporter import IR, OPSET
 from minigraph.onnx.files import read_model
 from minigraph.onnx.importer import Importer, NumbersNeeded
+from minigraph.onnx.proto import onnx_package
 from minigraph.passes.lower import lower
 from minigraph.runtime import Program, State, compile
 
@@ -74,6 +76,22 @@ def prepare(model: Any, device: str = "CPU", **options: Any) -> BackendRep:
 def run_model(model: Any, inputs: Sequence[Any] | Mapping[str, Any], device: str = "CPU", **options: Any) -> Any:
     """Return what a model gives for these inputs."""
     return prepare(model, device).run(inputs)
+
+
+def run_node(
+    node: Any, inputs: Sequence[Any], device: str = "CPU", outputs_info: Any = None, **options: Any
+) -> tuple[Array, ...]:  # fmt: skip
+    """Return what a single node gives for its operands, those that are left out not counted; opset 20 by default."""
+    helper = onnx_package().helper
+    arrays = dict(zip([name for name in node.input if name], map(np.asarray, inputs), strict=True))
+    values = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        for name, array in arrays.items()
+    ]
+    results = [helper.make_empty_tensor_value_info(name) for name in node.output if name]
+    graph = helper.make_graph([node], "node", values, results)
+    opset = helper.make_opsetid(node.domain, options.get("opset_version", OPSET))
+    return prepare(helper.make_model(graph, opset_imports=[opset], ir_version=IR), device).run(arrays)
 
 
 def supports_device(device: str) -> bool:

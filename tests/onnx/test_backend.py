@@ -1,0 +1,66 @@
+"""The onnx.backend API: a prepared model makes a program for each set of shapes, and of numbers that shapes need."""
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx", "1.17")
+
+from minigraph.errors import ArgumentError, ModelFormatError  # noqa: E402
+from minigraph.onnx import backend  # noqa: E402
+
+helper, FLOAT, INT = onnx.helper, onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+
+
+def model_of(nodes, inputs, outputs=("y",)):
+    infos = [helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in inputs]
+    results = [helper.make_tensor_value_info(name, FLOAT, None) for name in outputs]
+    graph = helper.make_graph(nodes, "test", infos, results)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+RELU = model_of([helper.make_node("Relu", ["x"], ["y"])], [("x", FLOAT, ["batch", 3])])
+RESHAPE = model_of([helper.make_node("Reshape", ["x", "s"], ["y"])], [("x", FLOAT, ["n", "m"]), ("s", INT, [2])])
+
+
+def test_a_model_runs_by_order_and_by_name_at_any_open_size():
+    ready = backend.prepare(RELU)
+    for batch in (1, 4, 1):
+        x = np.random.default_rng(batch).normal(size=(batch, 3)).astype("float32")
+        np.testing.assert_array_equal(ready.run([x])[0], np.maximum(x, 0))
+        np.testing.assert_array_equal(ready.run({"x": x})[0], np.maximum(x, 0))
+    np.testing.assert_array_equal(backend.run_model(RELU, [x])[0], np.maximum(x, 0))
+
+
+def test_numbers_that_shapes_need_make_programs_of_their_own():
+    ready = backend.prepare(RESHAPE)
+    x = np.arange(6, dtype="float32").reshape(2, 3)
+    for shape in ((3, 2), (6, 1), (-1, 6), (3, 2)):
+        np.testing.assert_array_equal(ready.run([x, np.array(shape)])[0], x.reshape(shape))
+
+
+def test_only_the_latest_programs_are_kept():
+    ready = backend.prepare(RELU)
+    for batch in range(1, 9):
+        ready.run([np.zeros((batch, 3), "float32")])
+    assert len(ready._programs) == backend.KEPT
+
+
+def test_a_single_node_runs():
+    x = np.array([[-1.0, 0.5, 2.0]], "float32")
+    clip = helper.make_node("Clip", ["x", "", "high"], ["y"])
+    np.testing.assert_array_equal(backend.run_node(clip, [x, np.float32(1)])[0], np.minimum(x, 1))
+    top, place = backend.run_node(
+        helper.make_node("MaxPool", ["x"], ["top", "place"], kernel_shape=[3]), [x[None]]
+    )  # fmt: skip
+    assert (top.item(), place.item()) == (2.0, 2)
+
+
+def test_devices_and_what_can_be_read():
+    assert backend.supports_device("CPU") and not backend.supports_device("CUDA:0")
+    assert backend.is_compatible(RELU) and backend.is_compatible(RESHAPE)
+    unknown = model_of([helper.make_node("Loop", ["x"], ["y"])], [("x", FLOAT, [1])])
+    assert not backend.is_compatible(unknown)
+    with pytest.raises(ArgumentError, match="no such device"):
+        backend.prepare(RELU, "CUDA")
+    with pytest.raises(ModelFormatError, match="Loop"):
+        backend.prepare(unknown).run([np.zeros(1, "float32")])
