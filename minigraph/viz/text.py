@@ -147,12 +147,12 @@ def _last_axis(node: Node) -> int:
 
 def _attribute(name: str, value: Any) -> str:
     match name, value:
-        case "strides", (a, b):
-            return "" if a == b == 1 else f"stride {a}" if a == b else f"stride {_times(value)}"
-        case "dilations", (a, b):
-            return "" if a == b == 1 else f"dilation {a}" if a == b else f"dilation {_times(value)}"
+        case "strides" | "dilations", (_, _):
+            return "" if value == (1, 1) else _both(name[:-1], value)
         case "padding" | "layout", str():
             return value
+        case "padding", ((a, b), (c, d)) if a == b and c == d:
+            return _both(name, (a, c))
         case "axes", tuple():
             return "axes " + " ".join(map(str, value)) if len(value) != 1 else f"axis {value[0]}"
         case "epsilon", _:
@@ -168,6 +168,11 @@ def _attribute(name: str, value: Any) -> str:
         flags = [f.name for f in dataclasses.fields(value) if getattr(value, f.name) is True]
         return ", ".join([f"{key} {number_text(number)}" for key, number in inner] + flags)
     return f"{name.replace('_', ' ')} {shorten(value_text(value), 24)}"
+
+
+def _both(name: str, pair: tuple[int, int]) -> str:
+    """Return a number for height and for width: `stride 2`, `padding 1×0`."""
+    return f"{name} {pair[0] if pair[0] == pair[1] else _times(pair)}"
 
 
 def _constants(node: Node) -> list[str]:
