@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -68,10 +69,14 @@ class Dim:
         raise ShapeError(f"the symbolic size {self} is not a multiple of {other}", hint="bind the symbols first")
 
     def bind(self, sizes: Mapping[str, int]) -> Size:
-        """Return the size with the symbols of `sizes` replaced by their numbers."""
+        """Return the size with the symbols of `sizes` replaced by their numbers, and those that are made of them."""
         size: Size = self.coefficient
         for symbol in self.symbols:
-            size = size * sizes.get(symbol, Dim(1, (symbol,)))
+            base, shift, stride = symbol_parts(symbol)
+            if symbol in sizes or base not in sizes:
+                size = size * sizes.get(symbol, Dim(1, (symbol,)))
+            else:
+                size = size * ((sizes[base] + shift) // stride)
         return size
 
     def __str__(self) -> str:
@@ -96,6 +101,42 @@ def symbol(name: str) -> Dim:
     if not name.isidentifier() or not name.isascii() or name in RESERVED:
         raise GraphError("a symbolic size needs a name that is an identifier", expected="a name like N", got=repr(name))
     return Dim(1, (name,))
+
+
+# What a window leaves of an open size is a symbol that says how it is made: H_plus_1_over_2 is (H + 1) // 2.
+_MADE = re.compile(r"(\w+?)(?:_(plus|minus)_(\d+))?(?:_over_(\d+))?")
+
+
+def symbol_parts(symbol: str) -> tuple[str, int, int]:
+    """Return (base, shift, stride) of a symbol that is (base + shift) // stride; a plain one is (itself + 0) // 1.
+
+    >>> symbol_parts("H_plus_1_over_2"), symbol_parts("N")
+    (('H', 1, 2), ('N', 0, 1))
+    """
+    found = _MADE.fullmatch(symbol)
+    if found is None:
+        return symbol, 0, 1
+    shift = int(found[3] or 0)
+    return found[1], -shift if found[2] == "minus" else shift, int(found[4] or 1)
+
+
+def shifted(size: Size, shift: int, stride: int) -> Size:
+    """Return (size + shift) // stride: what windows make of a size. Of an open one it is a symbol with a telling name.
+
+    >>> half = shifted(symbol("H"), 1, 2)
+    >>> str(half), str(shifted(half, 1, 2)), str(shifted(shifted(symbol("H"), -2, 1), 2, 1))
+    ('H_plus_1_over_2', 'H_plus_3_over_4', 'H')
+    """
+    if not isinstance(size, Dim):
+        return (size + shift) // stride
+    if size.coefficient % stride == 0 and 0 <= shift < stride:
+        return _dim(size.coefficient // stride, size.symbols)
+    if size.coefficient != 1 or len(size.symbols) != 1:
+        raise ShapeError(f"({size} + {shift}) // {stride} has no symbol", hint="bind the symbols first")
+    base, before, strides = symbol_parts(size.symbols[0])
+    total, whole = before + strides * shift, strides * stride  # floors of floors are one floor
+    sign = f"_plus_{total}" if total > 0 else f"_minus_{-total}" if total else ""
+    return symbol(base + sign + (f"_over_{whole}" if whole > 1 else ""))
 
 
 def product(sizes: Iterable[Size]) -> Size:

@@ -12,7 +12,7 @@ from minigraph.errors import DataError, GraphError
 from minigraph.ir.graph import Graph, topological
 from minigraph.ir.leaves import Constant, Input, Item, Variable
 from minigraph.ir.node import Node
-from minigraph.ir.types import Dim, Size, TensorType, known
+from minigraph.ir.types import Dim, Size, TensorType, known, symbol_parts
 from minigraph.onnx.flat import flat_values
 from minigraph.onnx.known import Known
 from minigraph.onnx.proto import onnx_package
@@ -41,7 +41,7 @@ _SAME_SINCE = {
     "Ceil": 6, "Celu": 12, "CumSum": 11, "DepthToSpace": 1, "GatherElements": 11, "GatherND": 11, "Hardmax": 13,
     "InstanceNormalization": 6, "IsInf": 10, "IsNaN": 9, "LRN": 1, "Mish": 18, "Mod": 10, "PRelu": 7, "Reciprocal": 6,
     "Resize": 11, "Round": 11, "Selu": 6, "Softsign": 1, "SpaceToDepth": 1, "ThresholdedRelu": 10, "Tile": 6,
-    "Trilu": 14, "Mean": 8, "Div": 7, "Clip": 11, "OneHot": 9, "Tan": 7, "Pow": 7,
+    "Trilu": 14, "Mean": 8, "Div": 7, "Clip": 11, "OneHot": 9, "Tan": 7, "Pow": 7, "BatchNormalization": 14, "Pad": 11,
 }  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def export(graph: Graph, state: Mapping[str, Any], name: str) -> ModelProto:
     for node in graph.inputs:
         if graph.outputs.get(node.label, node) is not node:
             raise GraphError(
-                f"output {node.label!r} has the name of an input", expected="names of their own: a file has one namespace",
+                f"output {node.label!r} has the name of an input", expected="a name of its own: a file has one namespace",
                 where="", hint="build the graph with another name for the output",
             )  # fmt: skip
     return _Exporter(_prepared(graph), state).model(name)
@@ -297,15 +297,24 @@ class _Exporter:
         return str(self.emit("Concat", parts, axis=0))
 
     def _size(self, size: Dim) -> str:
+        """Write a symbolic size, as a vector of one element: the product of what its symbols are."""
         total = None if size.coefficient == 1 else self.array([size.coefficient], "int64", "shape")
         for symbol in size.symbols:
-            found = [(n, a) for n in self.graph.inputs for a, s in enumerate(n.shape) if s == Dim(1, (symbol,))]
-            if not found:
-                raise GraphError(f"no input has the size {symbol} as an axis", got=str(size), where="")
-            (node, axis), *_ = found
-            part = self.emit("Shape", [node.label], start=axis, end=axis + 1)
+            base, shift, stride = symbol_parts(symbol)
+            part = self._open_size(symbol)
+            if part is None:
+                whole = self._open_size(base)
+                if whole is None:
+                    raise GraphError(f"no input has the size {base} as an axis", got=str(size), where="")
+                part = self.emit("Add", [whole, self.array([shift], "int64", "shape")])
+                part = self.emit("Div", [part, self.array([stride], "int64", "shape")])
             total = part if total is None else self.emit("Mul", [total, part])
         return str(total)
+
+    def _open_size(self, symbol: str) -> str | None:
+        """Write the size of an input's axis that is this symbol, or return None where no input has it."""
+        found = [(n, a) for n in self.graph.inputs for a, s in enumerate(n.shape) if s == Dim(1, (symbol,))]
+        return str(self.emit("Shape", [found[0][0].label], start=found[0][1], end=found[0][1] + 1)) if found else None
 
     def emit(self, op_type: str, inputs: Sequence[str], outputs: int = 1, **attributes: Any) -> Any:
         """Write a node and return the name of its result, or a list of several."""
@@ -338,21 +347,20 @@ class _Exporter:
 
 
 def _parameters(graph: Graph) -> set[Node]:
-    """Return the nodes that no input reaches: they are written as numbers. Not so what is only a number repeated."""
+    """Return the nodes that no input reaches, nor an open size: they are written as numbers, unless one is repeated."""
     found: set[Node] = set()
     for node in graph.nodes:
-        if isinstance(node.op, (Variable, Constant)) or _is_count(node):
+        if isinstance(node.op, (Variable, Constant)):
             found.add(node)
         elif isinstance(node.op, (Input, RandomUniform)) or not all(i in found for i in node.inputs):
             continue
-        elif not isinstance(node.op, BroadcastTo) or known(node.tensor_type.size, "a parameter's size") < 1 << 20:
+        elif not isinstance(node.op, BroadcastTo) or _is_small(node.tensor_type.size):
             found.add(node)
     return found
 
 
-def _is_count(node: Node) -> bool:
-    """Tell whether a node counts elements whose number is known."""
-    return isinstance(node.op, CountOf) and all(isinstance(node.inputs[0].shape[a], int) for a in node.op.axes)
+def _is_small(size: Size) -> bool:
+    return not isinstance(size, Dim) and size < 1 << 20
 
 
 def _biased(graph: Graph, parameters: set[Node]) -> dict[Node, tuple[Node, Node]]:

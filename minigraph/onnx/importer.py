@@ -22,7 +22,7 @@ from minigraph.onnx.proto import shown
 from minigraph.onnx.reader import Reader
 from minigraph.onnx.reading import TRANSLATORS
 from minigraph.onnx.tensors import array_of, dtype_of
-from minigraph.ops import constant
+from minigraph.ops import constant, reshape, where
 from minigraph.ops.region import function
 
 Array = np.ndarray[Any, Any]
@@ -339,11 +339,24 @@ class Importer:
             self.scopes, self.opsets, self.depth = outer_scopes, outer_opsets, self.depth - 1
 
     def _branch(self, reader: Reader) -> list[Node | None]:
-        """Read the branch that a condition chooses, which must be known."""
-        chosen = "then_branch" if bool(reader.constant(0, "the condition").ravel()[0]) else "else_branch"
-        if chosen not in reader.attributes:
-            raise ModelFormatError(f"{chosen} is missing")
-        graph = reader.attributes[chosen].g
+        """Read the branch that a condition chooses; both, and a choice between results, where only a call tells."""
+        value = reader.known(0)
+        if value is not None:
+            return list(self._subgraph(reader, "then_branch" if bool(value.ravel()[0]) else "else_branch"))
+        condition = reader.operand(0)
+        pairs = zip(*(self._subgraph(reader, name) for name in ("then_branch", "else_branch")), strict=True)
+        chosen: list[Node | None] = []
+        for then, other in pairs:
+            if then.type != other.type:  # what comes behind would depend on the numbers
+                self.demand(condition, reader.proto.input[0], "the shapes behind a condition")
+            chosen.append(then if then is other else where(reshape(condition, ()), then, other))
+        return chosen
+
+    def _subgraph(self, reader: Reader, attribute: str) -> list[Node]:
+        """Read a branch in a scope of its own, inside those around it, and return its outputs."""
+        if attribute not in reader.attributes:
+            raise ModelFormatError(f"{attribute} is missing")
+        graph = reader.attributes[attribute].g
         scope: dict[str, Node] = {}
         self.scopes, self.depth = [*self.scopes, scope], self.depth + 1
         try:

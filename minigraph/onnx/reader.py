@@ -126,9 +126,14 @@ class Reader:
         return int(self._given(name, None if found is None else found.i, default))
 
     def real(self, name: str, default: float | None = None) -> float:
-        """Return a float attribute: the shortest decimal that is this float32, so that 0.001 comes back as 0.001."""
+        """Return a float attribute: the shortest decimal that is this float32, so that 0.001 comes back as 0.001.
+
+        Beside operands in float64 the difference would be seen: there it is the float32 itself.
+        """
         found = self._attribute(name, "FLOAT")
-        return float(self._given(name, None if found is None else str(np.float32(found.f)), default))
+        exact = any(node is not None and node.dtype == "float64" for node in self.inputs)
+        value = None if found is None else found.f if exact else str(np.float32(found.f))
+        return float(self._given(name, value, np.float32(default) if exact and default is not None else default))
 
     def text(self, name: str, default: str | None = None) -> str:
         """Return a string attribute."""

@@ -235,16 +235,11 @@ def conv2d_transpose(
 
 
 def _transposed_size(window: Window, inside: tuple[Size, Size], extra: Pair) -> Shape:
+    """Return what each axis grows to: a multiple of an open size, a number otherwise."""
     sizes: list[Size] = []
     for axis, size in enumerate(inside):
-        stride = window.strides[axis]
-        if window.padding == "same" and not extra[axis]:
-            sizes.append(size * stride)  # may be symbolic
-            continue
-        number = known(size, "an axis of a transposed convolution")
-        if window.padding == "same":
-            sizes.append(number * stride + extra[axis])
-        else:
-            pads = sum(window.pads(inside)[axis])
-            sizes.append((number - 1) * stride + window.extent[axis] - pads + extra[axis])
+        stride, rest = window.strides[axis], extra[axis]
+        if window.padding != "same":
+            rest += window.extent[axis] - stride - sum(window.pads(inside)[axis])
+        sizes.append(size * stride if rest == 0 else known(size, "an axis of a transposed convolution") * stride + rest)
     return tuple(sizes)

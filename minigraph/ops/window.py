@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minigraph.errors import ArgumentError, ShapeError
-from minigraph.ir.types import Dim, Shape, Size, TensorType, known
+from minigraph.ir.types import Dim, Shape, Size, TensorType, known, shifted
 
 Pair = tuple[int, int]
 Padding = Any  # "same", "valid", or ((top, bottom), (left, right))
@@ -104,16 +104,13 @@ class Window:
 
     def output(self, spatial: tuple[Size, Size]) -> tuple[Size, Size]:
         """Return how many windows fit on each axis, or raise a ShapeError if none does."""
+        (vertical, horizontal), (height, width) = self.strides, spatial
+        if self.padding == "same":  # ⌈size / stride⌉, whatever the padding is that gives as many
+            return shifted(height, vertical - 1, vertical), shifted(width, horizontal - 1, horizontal)
         result: list[Size] = []
         for size, extent, stride, pads in zip(spatial, self.extent, self.strides, self.pads(spatial), strict=True):
             if isinstance(size, Dim):
-                if stride != 1 or sum(pads) != extent - 1:
-                    raise ShapeError(
-                        f"a window over the symbolic size {size} needs stride 1 and padding that keeps the size",
-                        got=self,
-                        hint="bind the spatial sizes first",
-                    )
-                result.append(size)
+                result.append(shifted(size, sum(pads) - extent + stride, stride))
                 continue
             room = size + sum(pads) - extent
             if room < 0:

@@ -17,8 +17,9 @@ from minigraph.ops.indexing import Pad
 from minigraph.ops.linalg import MatMul
 from minigraph.ops.pool import AvgPool2D, MaxPool2D
 from minigraph.ops.reduction import Mean, Sum
+from minigraph.ops.region import Function, inline
 from minigraph.ops.shape import Cast, Concat, Reshape, Transpose
-from minigraph.passes import affine
+from minigraph.passes import affine, volumes
 from minigraph.passes.affine import Affine
 from minigraph.passes.conditions import Result, not_positive, overflow, unless_overflow
 from minigraph.passes.surroundings import Surroundings
@@ -196,11 +197,12 @@ def _nearly_all(left: list[Node], node: Node, axis: int) -> bool:
 
 
 def _absorb_moved(node: Node, map_: Affine, around: Surroundings, walk: _Walk) -> Result:
-    """reshape(x)·s + t = reshape(x·s + t) where the axis of s stays an axis; transposes alike."""
+    """reshape(x)·s + t = reshape(x·s + t) where the axis of s stays an axis, or is part of one; transposes alike."""
     axis = affine.mapped_axis(node, map_.axis) if not affine.is_scalar(map_) else node.inputs[0].rank - 1
-    if axis is None:
+    inside = affine.before_split(node, map_) if axis is None else Affine(axis, map_.scale, map_.shift)
+    if inside is None:
         return Refusal(f"the {node.op.name} takes the axis apart", (node,))
-    made = absorb(node.inputs[0], Affine(axis, map_.scale, map_.shift), around, walk)
+    made = absorb(node.inputs[0], inside, around, walk)
     return made if isinstance(made, Refusal) else node.with_inputs((made,))
 
 
@@ -264,6 +266,18 @@ def _absorb_reduction(node: Node, map_: Affine, around: Surroundings, walk: _Wal
     return result if mean else add_shift(result, map_, around)
 
 
+def _absorb_function(node: Node, map_: Affine, around: Surroundings, walk: _Walk) -> Result:
+    """f(x)·s + t for a function that is a convolution over three axes, or one made of sums and multiples."""
+    if volumes.is_volume(node):
+        return volumes.absorbed(node, map_, around)
+    op: Any = node.op
+    if len(op.places(len(node.inputs))) > 1 or not all(
+        isinstance(step.op, (Add, Sub, Mul, Div, Neg)) for step in op.body
+    ):
+        return Refusal(f"{op.label} stands between, which is not linear", (node,))
+    return absorb(inline(node), map_, around, walk)
+
+
 _ABSORBERS: tuple[tuple[tuple[type, ...], Callable[[Node, Affine, Surroundings, _Walk], Result]], ...] = (
     ((Conv2D, Conv2DTranspose, MatMul), _absorb_linear),
     ((Add, Sub), _absorb_sum),
@@ -275,4 +289,5 @@ _ABSORBERS: tuple[tuple[tuple[type, ...], Callable[[Node, Affine, Surroundings, 
     ((Pad,), _absorb_padding),
     ((Cast,), _absorb_cast),
     ((Mean, Sum), _absorb_reduction),
+    ((Function,), _absorb_function),
 )

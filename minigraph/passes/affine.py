@@ -11,7 +11,7 @@ from typing import Any
 
 from minigraph.ir.leaves import Constant
 from minigraph.ir.node import Node
-from minigraph.ir.types import Shape, Size, is_float, normalize_axis, product
+from minigraph.ir.types import Dim, Shape, Size, is_float, normalize_axis, product
 from minigraph.ops.conv import Conv2D, Conv2DTranspose, Convolution
 from minigraph.ops.elementwise import Add, Div, Mul, Neg, Sub
 from minigraph.ops.indexing import Slice
@@ -253,6 +253,33 @@ def mapped_axis(node: Node, axis: int) -> int | None:
         if size == node.shape[axis] and product(shape[:i]) == before:
             return i
     return None
+
+
+def before_split(node: Node, map_: Affine) -> Affine | None:
+    """Return a map over one axis of a reshape's operand that becomes several, the map's among them; None if none does.
+
+    >>> from minigraph.ir import variable
+    >>> split = reshape(variable((2, 6, 5)), (2, 3, 2, 5))
+    >>> before_split(split, Affine(1, variable((3,), name="scale")))
+    Affine(axis=1, scale=<reshape : float32[6]>, shift=None)
+    """
+    if not isinstance(node.op, Reshape):
+        return None
+    old, new, axis = node.inputs[0].shape, node.shape, map_.axis
+    for i, size in enumerate(old):
+        starts = [j for j in range(axis + 1) if product(new[:j]) == product(old[:i])]
+        found = [new[j:m] for j in starts[:1] for m in range(axis + 1, len(new) + 1) if product(new[j:m]) == size]
+        if found and not any(isinstance(s, Dim) for s in found[0]):
+            place = axis - starts[0]
+            return Affine(i, *(_repeated(vector, place, found[0]) for vector in (map_.scale, map_.shift)))
+    return None
+
+
+def _repeated(vector: Node | None, place: int, sizes: Shape) -> Node | None:
+    """Return a vector over one of some axes as a vector over all of them joined; a scalar, or nothing, as it is."""
+    if vector is None or not vector.rank:
+        return vector
+    return reshape(broadcast_to(spread(vector, place, len(sizes)), sizes), (product(sizes),))
 
 
 def outcome_axis(node: Node, axis: int) -> int | None:

@@ -15,7 +15,7 @@ from minigraph.ops.pool import AvgPool2D, MaxPool2D
 from minigraph.ops.reduction import Mean
 from minigraph.ops.shape import Reshape, Transpose, broadcast_to, reshape
 from minigraph.ops.window import NHWC
-from minigraph.passes import affine
+from minigraph.passes import affine, volumes
 from minigraph.passes.affine import Affine
 from minigraph.passes.conditions import Result, not_positive, unless_overflow
 from minigraph.passes.surroundings import Surroundings
@@ -49,7 +49,7 @@ def path_refusal(start: Node, path: list[Node], around: Surroundings) -> Refusal
 
 def into_kernel(node: Node, x: Node, map_: Affine, path: list[Node], around: Surroundings) -> Result:
     """Return linear(path(x·s + t), w) as linear(path(x), w·s) + linear(t, w), or why that cannot be."""
-    if len(node.inputs) != 2 or node.inputs[0] is node.inputs[1] or not around.is_parameter(node.inputs[1]):
+    if node.inputs[0] in node.inputs[1:] or not all(map(around.is_parameter, node.inputs[1:])):
         return Refusal("its kernel is computed from data", (node,))
     inner = x
     for each in reversed(path):
@@ -57,6 +57,8 @@ def into_kernel(node: Node, x: Node, map_: Affine, path: list[Node], around: Sur
         if isinstance(moved, Refusal):
             return moved
         map_, inner = moved, each.with_inputs((inner,))
+    if volumes.is_volume(node):
+        return volumes.fed(node, inner, map_, around)
     if isinstance(node.op, MatMul):
         return _into_matrix(node, inner, map_, around)
     return _into_convolution(node, inner, map_, around)
@@ -152,6 +154,8 @@ def _bias_map(op: Convolution, x: Node, kernel: Node, shift: Node) -> Result:
     if uniform:
         height, width = window.extent
         op = Conv2D(**{**op.shared, "strides": (1, 1), "padding": "valid"})
+    elif isinstance(height, Dim) or isinstance(width, Dim):
+        return Refusal("what the shift adds at the border depends on sizes that are open", (x,))
     shape = (1, height, width, x.shape[3]) if op.layout == NHWC else (1, x.shape[1], height, width)
     laid = affine.spread(affine.vector_of(shift, x.shape[axis]), axis, 4)
     bias = Node(op, (broadcast_to(laid, shape), kernel))

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from minigraph.ir.leaves import Variable
 from minigraph.ir.node import Node
-from minigraph.ir.types import known
+from minigraph.ir.types import is_float, known
 from minigraph.ops.activations import Relu
 from minigraph.ops.conv import Conv2D, Conv2DTranspose
-from minigraph.ops.elementwise import Mul
+from minigraph.ops.elementwise import Add, Mul
 from minigraph.ops.linalg import MatMul
 from minigraph.ops.norm import BatchNorm
+from minigraph.ops.region import Function
 from minigraph.ops.shape import Cast
-from minigraph.passes import affine
+from minigraph.passes import affine, volumes
 from minigraph.passes.absorb import absorb, add_shift, start_of_walk
 from minigraph.passes.affine import Affine
-from minigraph.passes.conditions import Result, not_positive, unfit
+from minigraph.passes.conditions import Result, not_positive, unfit, unless_overflow
 from minigraph.passes.driver import Rewriting, at
 from minigraph.passes.feed import feeding, into_kernel, path_refusal
 from minigraph.passes.surroundings import Surroundings
@@ -59,7 +60,7 @@ def batch_norm_of_linear(node: Node, around: Surroundings) -> Result | None:
     return made
 
 
-@at(Conv2D, Conv2DTranspose, MatMul)
+@at(Conv2D, Conv2DTranspose, MatMul, Function)
 def linear_of_batch_norm(node: Node, around: Surroundings) -> Result | None:
     """linear(batch_norm(x), w) = linear(x, w·s) + linear(t, w), s on the kernel's input channels.
 
@@ -78,6 +79,8 @@ def linear_of_batch_norm(node: Node, around: Surroundings) -> Result | None:
         %7 = conv2d(%5, %6, padding="same") : float32[2,6,6,4]
         return y=%7
     """
+    if isinstance(node.op, Function) and not volumes.is_volume(node):
+        return None
     found = feeding(node.inputs[0], around)
     if found is None or not isinstance(found[0].op, BatchNorm):
         return None
@@ -90,6 +93,39 @@ def linear_of_batch_norm(node: Node, around: Surroundings) -> Result | None:
         dead = _dead_channels(affine.of_batch_norm(norm), around)
         around.note(norm, f"folded into {_names(made, around)}, which reads it{_sharing(made, around)}{dead}")
     return made
+
+
+@at(Cast)
+def rounded_linear_with_bias(node: Node, around: Surroundings) -> Result | None:
+    """cast(cast(linear(x, w)) + t) = linear(x, w) + cast(t): half-precision data, statistics with more digits.
+
+    When: t is a parameter, the result has the dtype of x again, and nothing else reads what lies between. The linear op
+    rounds its result to that dtype in any case.
+
+        %0 = input("x") : bool[2,3]
+        %1 = cast(%0, dtype="float16") : float16[2,3]
+        %2 = constant(0.5) : float16[3,2]
+        %3 = matmul(%1, %2) : float16[2,2]
+        %4 = cast(%3, dtype="float64") : float64[2,2]
+        %5 = constant([1.0, 2.0]) : float64[2]
+        %6 = add(%4, %5) : float64[2,2]
+        %7 = cast(%6, dtype="float16") : float16[2,2]
+        return y=%7
+    """
+    total = node.inputs[0]
+    if not isinstance(total.op, Add):
+        return None
+    wide, t = total.inputs
+    if not isinstance(wide.op, Cast) or not is_float(total.dtype):
+        return None
+    linear = wide.inputs[0]
+    if not _is_linear(_unbiased(linear, around)) or linear.type != node.type or not around.is_parameter(t):
+        return None
+    for each in (total, wide, linear):
+        if around.uses(each) > 1:
+            return Refusal(f"second use: {each.label} is read {around.uses(each)} times", (each,))
+    rounded = affine.narrow(affine.wide(t), node.dtype)
+    return unless_overflow(linear + rounded, [rounded], around)
 
 
 @at(Conv2D, Conv2DTranspose, MatMul)
@@ -131,6 +167,17 @@ def linear_of_rectified_batch_norm(node: Node, around: Surroundings) -> Result |
     return made
 
 
+def _is_linear(node: Node) -> bool:
+    return isinstance(node.op, (Conv2D, Conv2DTranspose, MatMul)) or volumes.is_volume(node)
+
+
+def _unbiased(node: Node, around: Surroundings) -> Node:
+    """Return what a parameter is added to, or the node itself."""
+    if isinstance(node.op, Add) and around.is_parameter(node.inputs[1]):
+        return node.inputs[0]
+    return node
+
+
 def _linear_ops(made: Node, around: Surroundings) -> list[Node]:
     """Return the linear ops that a fold made anew, in order."""
     found: list[Node] = []
@@ -139,7 +186,7 @@ def _linear_ops(made: Node, around: Surroundings) -> list[Node]:
         node = stack.pop()
         if around.is_parameter(node) or around.uses(node):
             continue
-        if isinstance(node.op, (Conv2D, Conv2DTranspose, MatMul)):
+        if _is_linear(node):
             found.append(node)
         else:
             stack += reversed(node.inputs)
@@ -187,5 +234,6 @@ FOLD_BATCH_NORM = Rewriting(
         batch_norm_of_linear,  # the common case: the kernel before it takes the scale
         linear_of_batch_norm,  # the kernel behind it does
         linear_of_rectified_batch_norm,  # also through a relu, where the scale is positive
+        rounded_linear_with_bias,  # a shift with more digits than the data
     ),
 )

@@ -225,7 +225,9 @@ def _regrouped(node: Node, x: Node, order: Order, groups: Groups) -> Node | None
         together = taken == sorted(taken)
         if together or (len(left) > 3 and channels_come_first(left)):
             inner = x if together else transposed(x, (*taken, *(a for a in range(x.rank) if a not in taken)))
-            return transposed(reshape(inner, [node.shape[j] for j in made]), left)
+            return transposed(reshape(inner, permuted(node.shape, tuple(made))), left)
+        if made == sorted(made):  # groups are where they begin: another place would only lead back here
+            return None
     return None
 
 

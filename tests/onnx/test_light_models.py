@@ -8,10 +8,10 @@ import pytest
 pytest.importorskip("onnx", "1.17")
 pytest.importorskip("onnxruntime")
 
-from light_models import counts, light_model  # noqa: E402
-from onnx_checks import check, run_elsewhere  # noqa: E402
+from light_models import counts, light_model
+from onnx_checks import check, run_elsewhere
 
-import minigraph as mg  # noqa: E402
+import minigraph as mg
 
 # At most so many nodes, and batch norms, are left. Those of DenseNet that stay read what others read too, and the ReLU
 # behind them sees their sign.

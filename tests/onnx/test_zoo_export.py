@@ -1,4 +1,4 @@
-"""The networks of `mg.models` as ONNX files: valid, the same elsewhere and after they come back, and their folds too."""
+"""The networks of `mg.models` as ONNX files: valid, the same elsewhere, the same when they come back; and optimised."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from minigraph.passes.report import count_batch_norms
 pytest.importorskip("onnx", "1.17")
 pytest.importorskip("onnxruntime")
 
-from light_models import counts  # noqa: E402
-from onnx_checks import check, run_elsewhere  # noqa: E402
+from light_models import counts
+from onnx_checks import check, run_elsewhere
 
 TOLERANCE = 1e-5  # of the largest logit
 SMALL = {"input_shape": (32, 32, 3), "classes": 10}
@@ -52,7 +52,7 @@ NETWORKS = {
     "inception_v3": (partial(inception_v3, (75, 75, 3), classes=10, width=0.25), 0),
     "xception": (partial(xception, (32, 32, 3), classes=10, width=0.25), 0),
 }
-QUICK = {"lenet5", "resnet20", "mobilenet_v2", "densenet_cifar"}
+QUICK = {"lenet5", "resnet20", "preact_resnet18", "mobilenet_v2", "densenet_cifar"}
 EVERY = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in NETWORKS]
 
 

@@ -17,6 +17,7 @@ from minigraph.autodiff import gradients
 from minigraph.errors import ArgumentError, DTypeError, GradientError
 from minigraph.ir import Constant, Graph, Node, bind, parse, symbol, variable, verify
 from minigraph.ir.leaves import input as input_
+from minigraph.ir.leaves import item
 from minigraph.ops.elementwise import Neg
 from minigraph.ops.region import Function, Step, function, inline, inlined_results, steps_of
 from minigraph.runtime import State, evaluate
@@ -93,9 +94,13 @@ Make = Callable[[Node, Node], list[Node]]
 
 
 def pieces(x: Node, gamma: Node) -> list[Node]:
-    """Pieces of a tuple that meet again; one is read twice, one not at all."""
+    """Pieces of a tuple that meet again; one is picked twice, one not at all."""
     first, _, third = ops.split(x, 3)
-    return [ops.concat([third, first * ops.tanh(third)], 1) * 2.0, ops.matmul(first, ops.reshape(gamma, (1, 3)))]
+    again = item(first.inputs[0], 0)
+    return [
+        ops.concat([third, first * ops.tanh(third)], 1) * 2.0,
+        ops.matmul(first * again, ops.reshape(gamma, (1, 3))),
+    ]
 
 
 def narrow(x: Node, gamma: Node) -> list[Node]:

@@ -14,6 +14,7 @@ from minigraph.backends.numpy import KERNELS
 from minigraph.errors import ArgumentError, DTypeError, GraphError, MinigraphError, ShapeError
 from minigraph.ir import (
     OPS,
+    Dim,
     Graph,
     Node,
     TensorType,
@@ -21,6 +22,7 @@ from minigraph.ir import (
     bind,
     fresh_names,
     item,
+    parse,
     symbol,
     topological,
     unique_name,
@@ -226,9 +228,7 @@ REFUSED: list[tuple[str, Callable[[], object], type[MinigraphError], str, str, s
      ArgumentError, "padding", "same", "full"),
     ("conv2d", lambda: ops.conv2d(v(1, 8, 8, 3), v(3, 3, 3, 4), padding=-1), ArgumentError, "padding", "≥ 0", "-1"),
     ("conv2d", lambda: ops.conv2d(v(1, 8, 8, 3), v(3, 3, 3, 4), layout="HWC"), ArgumentError, "layout", "NHWC", "HWC"),
-    ("conv2d", lambda: ops.conv2d(v(1, N, 8, 3), v(3, 3, 3, 4)), ShapeError, "symbolic size N", "", "Window"),
-    ("conv2d", lambda: ops.conv2d(v(1, N, 8, 3), v(3, 3, 3, 4), 2, "same"),
-     ShapeError, "symbolic size N", "number", ""),
+    ("conv2d", lambda: ops.conv2d(v(1, N * 3, 8, 3), v(3, 3, 3, 4)), ShapeError, "(3*N + -2) // 1", "", ""),
     ("conv2d_transpose", lambda: ops.conv2d_transpose(v(1, 4, 4, 3), v(3, 3, 2, 4)), ShapeError, "channels", "4", "3"),
     ("conv2d_transpose", lambda: ops.conv2d_transpose(v(1, 4, 4, 4), v(3, 3, 2, 4), 2, output_size=(5, 5)),
      ShapeError, "no convolution", "(2, 2)", "(4, 4)"),
@@ -498,7 +498,7 @@ def test_dtypes_worked_out_by_hand(node: Callable[[], Node], dtype: str) -> None
 Build = Callable[[Any], Node]
 
 
-def _x(n: Any, *rest: int) -> Node:
+def _x(n: Any, *rest: Any) -> Node:
     return input((n, *rest), name=unique_name("x"))
 
 
@@ -642,6 +642,38 @@ def test_costs_grow_with_the_batch() -> None:
         y.op.bytes(y)
     bound = bind(Graph({"y": y}), N=5).outputs["y"]
     assert bound.op.flops(bound) == 5 * 20_736
+
+
+# --- open sizes of images -------------------------------------------------------------------------------------------
+
+H, W = symbol("H"), symbol("W")
+OPEN = {
+    "strided": lambda x: ops.conv2d(x, v(3, 3, 2, 4), 2, 1),
+    "strided twice": lambda x: ops.conv2d(ops.conv2d(x, v(3, 3, 2, 2), 2, 1), v(3, 3, 2, 4), 2, 1),
+    "valid": lambda x: ops.conv2d(x, v(3, 5, 2, 4)),
+    "same": lambda x: ops.conv2d(x, v(4, 3, 2, 4), 2, "same"),
+    "dilated": lambda x: ops.conv2d(x, v(3, 3, 2, 4), 1, ((0, 1), (2, 0)), 2),
+    "pools": lambda x: ops.avg_pool2d(ops.max_pool2d(x, 3, 2, 1), 2),
+    "there and back": lambda x: ops.conv2d_transpose(ops.conv2d(x, v(2, 2, 2, 4), 2), v(2, 2, 3, 4), 2),
+    "residual": lambda x: ops.conv2d(x, v(1, 1, 2, 4), 2) + ops.conv2d(x, v(3, 3, 2, 4), 2, 1),
+    "taken apart": lambda x: ops.reshape(ops.conv2d(x, v(3, 3, 2, 4), 2, 1), (1, -1, 4)),
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+@pytest.mark.parametrize("sizes", [{"H": 16, "W": 16}, {"H": 13, "W": 22}])
+def test_images_of_open_size_bind_to_what_known_sizes_give(name: str, sizes: dict[str, int]) -> None:
+    graph = Graph({"y": OPEN[name](_x(1, H, W, 2))})
+    assert any(isinstance(size, Dim) for size in graph.outputs["y"].shape)
+    known = OPEN[name](_x(1, sizes["H"], sizes["W"], 2))
+    assert bind(graph, **sizes).outputs["y"].type == known.type
+    assert str(parse(str(graph))) == str(graph)
+
+
+def test_open_sizes_that_differ_do_not_meet() -> None:
+    x = _x(1, H, W, 2)
+    with pytest.raises(ShapeError, match="broadcast"):
+        ops.conv2d(x, v(3, 3, 2, 4), 2, 1) + ops.conv2d(x, v(2, 2, 2, 4), 2)
 
 
 # --- completeness -------------------------------------------------------------------------------------------------

@@ -189,10 +189,11 @@ NETWORKS: dict[str, Callable[[Node], Node]] = {
 }  # fmt: skip
 
 
-def _lowered(name: str, mode: str, batch: int | str, imported: bool) -> Graph:
+def lowered(network: Callable[[Node], Node], mode: str, batch: int | str = 6, imported: bool = False) -> Graph:
+    """Return a network, lowered; `imported`: with kernels that are O,I,H,W variables."""
     with mg.fresh_names():
         x = input_((symbol(batch) if isinstance(batch, str) else batch, 3, 8, 8), "float64", "x")
-        graph = mg.lower(Graph({"y": NETWORKS[name](x)}, inputs=[x]), mode)
+        graph = mg.lower(Graph({"y": network(x)}, inputs=[x]), mode)
     return _as_imported(graph) if imported else graph
 
 
@@ -208,22 +209,26 @@ def _as_imported(graph: Graph) -> Graph:
 
 
 def inference(name: str, batch: int | str = 6, imported: bool = False) -> Graph:
-    """Return a network, lowered for inference; `imported`: with kernels that are O,I,H,W variables."""
-    return _lowered(name, "inference", batch, imported)
+    """Return one of the networks, lowered for inference."""
+    return lowered(NETWORKS[name], "inference", batch, imported)
 
 
 def training(name: str, batch: int | str = 6, imported: bool = False) -> Graph:
-    """Return a step of gradient descent with momentum for a network."""
-    lowered = _lowered(name, "training", batch, imported)
-    y = lowered.outputs["y"]
+    """Return a step of gradient descent for one of the networks."""
+    return descent(lowered(NETWORKS[name], "training", batch, imported))
+
+
+def descent(graph: Graph) -> Graph:
+    """Return a step of gradient descent with momentum for a graph that is lowered for training."""
+    y = graph.outputs["y"]
     loss = ops.mean(y * y * y)
-    trained = [v for v in lowered.variables if v.op.trainable]
-    updates = dict(lowered.updates)
+    trained = [v for v in graph.variables if v.op.trainable]
+    updates = dict(graph.updates)
     for v, g in zip(trained, mg.gradients(loss, trained), strict=True):
         velocity = mg.variable(v.shape, name=f"{v.label}/velocity", init=0.0, dtype=v.dtype, trainable=False)
         updates[velocity] = 0.9 * velocity + g
         updates[v] = v - 0.1 * updates[velocity]
-    return Graph({"loss": loss}, updates, lowered.inputs)
+    return Graph({"loss": loss}, updates, graph.inputs)
 
 
 def left(graph: Graph) -> Counter[str]:

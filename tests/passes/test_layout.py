@@ -312,6 +312,19 @@ APPLIES = {
          "%3 = transpose(%2, axes=(1, 2, 0, 3)) : float32[2,2,3,2] %4 = reshape(%3, shape=(12, 2)) : float32[12,2]\n"
          "%5 = matmul(%0, %4, transpose_y=true) : float32[9,12]\n"
          "%6 = reshape(%5, shape=(9, 2, 2, 3)) : float32[9,2,2,3] return y=%6"),
+        ('%0 = input("x") : float32[9,1] %1 = constant([1.0, 2.0, 3.0, 4.0]) : float32[1,4]\n'
+         '%2 = matmul(%0, %1) : float32[9,4] %3 = variable("b") : float32[4] %4 = add(%3, %2) : float32[9,4]\n'
+         '%5 = variable("c") : float32[9,1] %6 = mul(%4, %5) : float32[9,4]\n'
+         "%7 = reshape(%6, shape=(9, 2, 2, 1)) : float32[9,2,2,1]\n"
+         "%8 = transpose(%7, axes=(0, 2, 1, 3)) : float32[9,2,2,1] return y=%8",
+         '%0 = input("x") : float32[9,1] %1 = variable("b") : float32[4]\n'
+         "%2 = reshape(%1, shape=(2, 2, 1)) : float32[2,2,1]\n"
+         "%3 = transpose(%2, axes=(1, 0, 2)) : float32[2,2,1] %4 = reshape(%3, shape=(4,)) : float32[4]\n"
+         "%5 = constant([1.0, 2.0, 3.0, 4.0]) : float32[1,4] %6 = reshape(%5, shape=(1, 2, 2, 1)) : float32[1,2,2,1]\n"
+         "%7 = transpose(%6, axes=(0, 2, 1, 3)) : float32[1,2,2,1] %8 = reshape(%7, shape=(1, 4)) : float32[1,4]\n"
+         "%9 = matmul(%0, %8) : float32[9,4] %10 = add(%4, %9) : float32[9,4]\n"
+         '%11 = variable("c") : float32[9,1] %12 = mul(%10, %11) : float32[9,4]\n'
+         "%13 = reshape(%12, shape=(9, 2, 2, 1)) : float32[9,2,2,1] return y=%13"),
     ],
 }  # fmt: skip
 
@@ -405,6 +418,9 @@ STAYS = {
         "%2 = reshape(%1, shape=(N, 10, 21, 4)) : float32[N,10,21,4] return y=%2",
         '%0 = input("x") : float32[0,5,7,6] %1 = transpose(%0, axes=(0, 3, 1, 2)) : float32[0,6,5,7]\n'
         "%2 = reshape(%1, shape=(6, 0)) : float32[6,0] return y=%2",
+        # What is joined is where it begins in x. Where it ends there, it would have to come back.
+        '%0 = input("x") : float32[2,3,12,4] %1 = transpose(%0, axes=(0, 3, 1, 2)) : float32[2,4,3,12]\n'
+        "%2 = reshape(%1, shape=(2, 12, 12, 1)) : float32[2,12,12,1] return y=%2",
     ],
     products.product_of_transpose: [
         '%0 = input("x") : float32[4,3,2] %1 = transpose(%0, axes=(1, 0, 2)) : float32[3,4,2]\n'
@@ -437,6 +453,21 @@ STAYS = {
         '%0 = input("x") : float32[3,2] %1 = variable("w") : float32[2,12] %2 = matmul(%0, %1) : float32[3,12]\n'
         "%3 = reshape(%2, shape=(3, 3, 2, 2)) : float32[3,3,2,2]\n"
         "%4 = transpose(%3, axes=(1, 0, 2, 3)) : float32[3,3,2,2] return y=%4",
+        # Two read it: the product would be computed twice.
+        '%0 = input("x") : float32[9,2] %1 = variable("w") : float32[2,12] %2 = matmul(%0, %1) : float32[9,12]\n'
+        "%3 = reshape(%2, shape=(9, 3, 2, 2)) : float32[9,3,2,2]\n"
+        "%4 = transpose(%3, axes=(0, 2, 3, 1)) : float32[9,2,2,3] return y=%4, z=%2",
+        # No dense layer: a piece, and two operands that are data.
+        '%0 = input("x") : float32[9,24] %1 = split(%0, sizes=(12, 12), axis=1) : (float32[9,12], float32[9,12])\n'
+        "%2 = item(%1, index=0) : float32[9,12] %3 = reshape(%2, shape=(9, 3, 2, 2)) : float32[9,3,2,2]\n"
+        "%4 = transpose(%3, axes=(0, 2, 3, 1)) : float32[9,2,2,3] return y=%4",
+        '%0 = variable("v") : float32[9,24] %1 = split(%0, sizes=(12, 12), axis=1) : (float32[9,12], float32[9,12])\n'
+        "%2 = item(%1, index=0) : float32[9,12] %3 = reshape(%2, shape=(9, 3, 2, 2)) : float32[9,3,2,2]\n"
+        "%4 = transpose(%3, axes=(0, 2, 3, 1)) : float32[9,2,2,3] return y=%4",
+        '%0 = input("x") : float32[9,2] %1 = variable("w") : float32[2,12] %2 = matmul(%0, %1) : float32[9,12]\n'
+        '%3 = input("z") : float32[9,12] %4 = mul(%2, %3) : float32[9,12]\n'
+        "%5 = reshape(%4, shape=(9, 3, 2, 2)) : float32[9,3,2,2]\n"
+        "%6 = transpose(%5, axes=(0, 2, 3, 1)) : float32[9,2,2,3] return y=%6",
     ],
 
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ from ir.random_graphs import values_for
 
 import minigraph as mg
 from minigraph import ops
-from minigraph.ir import Graph
-from minigraph.passes import CHANNELS_LAST, Trace, pipelines, run
+from minigraph.ir import Graph, Node
+from minigraph.passes import CHANNELS_LAST, CommonSubexpressions, Trace, pipelines, run
 from minigraph.testing import assert_same_results
-from passes.channels_first import NETWORKS, inference, left, training
+from passes.channels_first import NETWORKS, block, descent, inference, left, lowered, training
 
 every_network = pytest.mark.parametrize("name", NETWORKS)
 # What is a transpose in the network itself: two shuffles, one shuffle; and their adjoints in training.
@@ -126,6 +127,20 @@ def test_once_is_enough(name, make):
     trace = Trace()
     assert CHANNELS_LAST(done, trace).nodes == done.nodes
     assert not trace.pending
+
+
+@pytest.mark.parametrize("depth", [1, 16])
+def test_sweeps_do_not_grow_with_depth(depth):
+    def deep(x: Node) -> Node:
+        x = block(x, 6)
+        for _ in range(depth):
+            x = x + ops.concat([block(x[:, :3], 4), x[:, 4:]], 1)
+            x = x * ops.reshape(ops.sigmoid(ops.mean(x, (2, 3))), (6, 6, 1, 1))
+        return x
+
+    few = replace(CHANNELS_LAST, max_sweeps=4)
+    for graph in (lowered(deep, "inference"), descent(lowered(deep, "training"))):
+        assert not left(run([few, CommonSubexpressions()], graph)[0])["inside"]
 
 
 @every_network

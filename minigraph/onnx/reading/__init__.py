@@ -7,9 +7,11 @@ from minigraph.onnx.reading import (  # noqa: F401  # each registers its ops
     normalization,
     optimizers,
     pooling,
+    quotients,
     reduction,
     resize,
     shape,
+    trigonometry,
 )
 from minigraph.onnx.reading.registry import TRANSLATORS, Translator
 

@@ -59,34 +59,6 @@ def binary(n: Reader) -> Node:
     return _BINARY[n.op_type](*aligned(n))
 
 
-@reads("Div")
-def div(n: Reader) -> Node:
-    """The quotient; of integers it is cut off towards 0."""
-    x, y = aligned(n)
-    return x / y if is_float(x.dtype) else quotient(x, y)
-
-
-def quotient(x: Node, y: Node) -> Node:
-    """Return the quotient of integers, cut off towards 0; exact up to 2⁵³."""
-    exact = ops.cast(x, "float64") / ops.cast(y, "float64")
-    return ops.cast(exact, x.dtype)  # a cast to integers cuts off
-
-
-@reads("Mod")
-def mod(n: Reader) -> Node:
-    """The remainder: with the divisor's sign, or (`fmod`) the dividend's."""
-    x, y = n.operand(0), n.operand(1)
-    a, b = (x, y) if is_float(x.dtype) else (ops.cast(x, "float64"), ops.cast(y, "float64"))
-    exact = a / b
-    whole = truncated(exact) if n.integer("fmod", 0) else ops.floor(exact)
-    return ops.cast(a - whole * b, x.dtype)
-
-
-def truncated(x: Node) -> Node:
-    """Return x without what stands behind the point."""
-    return ops.where(x < 0, -ops.floor(-x), ops.floor(x))
-
-
 @reads("Pow")
 def power(n: Reader) -> Node:
     """x to the power y, in x's dtype; integers by way of float64."""
@@ -126,12 +98,6 @@ def round_(n: Reader) -> Node:
 def reciprocal(n: Reader) -> Node:
     """1/x."""
     return 1.0 / n.operand(0)
-
-
-@reads("Tan")
-def tan(n: Reader) -> Node:
-    """sin x / cos x."""
-    return ops.sin(n.operand(0)) / ops.cos(n.operand(0))
 
 
 @reads("IsNaN")
@@ -186,6 +152,7 @@ def clip(n: Reader) -> Node:
     x = n.operand(0)
     if n.version < 11:
         low, high = n.real("min", -math.inf), n.real("max", math.inf)
+        given: list[Node | None] = [number(low, x.dtype), number(high, x.dtype)]
     else:
         limits = [n.known(1), n.known(2)]
         given = [n.optional(1), n.optional(2)]
@@ -194,9 +161,7 @@ def clip(n: Reader) -> Node:
         low, high = (
             v if k is None else float(k.ravel()[0]) for k, v in zip(limits, (-math.inf, math.inf), strict=True)
         )
-        if low > high:
-            return _clipped_by(x, *given)
-    return ops.clip(x, low, high)
+    return ops.clip(x, low, high) if low <= high else _clipped_by(x, *given)
 
 
 def _clipped_by(x: Node, low: Node | None, high: Node | None) -> Node:

@@ -9,7 +9,7 @@ from minigraph import ops
 from minigraph.errors import ModelFormatError
 from minigraph.ir.leaves import Variable
 from minigraph.ir.node import Node
-from minigraph.ir.types import Size, known
+from minigraph.ir.types import Dim, Size, known
 from minigraph.onnx.reader import Reader
 from minigraph.onnx.reading.registry import reads
 from minigraph.ops.linalg import MatMul
@@ -33,7 +33,7 @@ class Windows:
 
     def with_height(self) -> Windows:
         """Return the same windows over an image of height 1."""
-        return Windows([1, *self.kernel], [1, *self.strides], [1, *self.dilations], [(0, 0), *self.pads])
+        return type(self)([1, *self.kernel], [1, *self.strides], [1, *self.dilations], [(0, 0), *self.pads])
 
     @property
     def padding(self) -> str | Pads:
@@ -44,6 +44,15 @@ class Windows:
     def extent(self) -> list[int]:
         """The elements that the taps span."""
         return [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
+
+
+class SameWindows(Windows):
+    """Windows over open sizes, padded so that there are ⌈size / stride⌉: how much that takes is not known yet."""
+
+    @property
+    def padding(self) -> str | Pads:
+        """What our ops call it."""
+        return "same"
 
 
 def windows(n: Reader, sizes: Sequence[Size], kernel: Sequence[Size] | None = None) -> Windows:
@@ -58,6 +67,8 @@ def windows(n: Reader, sizes: Sequence[Size], kernel: Sequence[Size] | None = No
         if len(values) != axes or min(values) < 1:
             raise ModelFormatError(f"bad {name}", expected=f"{axes} numbers ≥ 1", got=values)
     found = Windows(shape, strides, dilations, [(0, 0)] * axes)
+    if n.text("auto_pad", "NOTSET") == "SAME_UPPER" and any(isinstance(s, Dim) for s in sizes):
+        return SameWindows(shape, strides, dilations, found.pads)
     return Windows(shape, strides, dilations, _pads(n, sizes, found))
 
 
@@ -175,7 +186,11 @@ def _transposed_windows(n: Reader, x: Node, kernel: Node) -> tuple[Windows, list
 
 def _transposed(x: Node, kernel: Node, found: Windows, extra: list[int], groups: int) -> Node:
     """Return the transposed convolution of images; pads that no convolution has are cut off, or filled with zeros."""
-    inside = [known(s, "an axis of a transposed convolution") for s in x.shape[2:]]
+    if any(isinstance(s, Dim) for s in x.shape[2:]):
+        return ops.conv2d_transpose(
+            x, kernel, found.strides, found.padding, found.dilations, groups, NCHW, output_padding=extra
+        )
+    inside = [known(s) for s in x.shape[2:]]
     full = [(i - 1) * s + e for i, s, e in zip(inside, found.strides, found.extent, strict=True)]
     sizes = [f - sum(p) + o for f, p, o in zip(full, found.pads, extra, strict=True)]
     if min(sizes) < 1:

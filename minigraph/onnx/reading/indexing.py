@@ -9,7 +9,7 @@ import numpy as np
 from minigraph import ops
 from minigraph.errors import ModelFormatError
 from minigraph.ir.node import Node
-from minigraph.ir.types import Dim, known, normalize_axis
+from minigraph.ir.types import Dim, Shape, known, normalize_axis
 from minigraph.onnx.reader import Reader
 from minigraph.onnx.reading.arithmetic import affordable, number
 from minigraph.onnx.reading.registry import reads
@@ -49,9 +49,12 @@ def _range(x: Node, axis: int, start: int, end: int | Dim, step: int) -> slice:
                 f"a slice of the open size {size}", got=(start, end, step), hint="bind it: input_shapes={name: …}"
             )
         return slice(None)
+    # As the standard has it: counted from the end if negative, then brought to where there is an element to begin at.
     # In NumPy's slices −1 is the last element; before the first is None.
-    first, last, _ = slice(start, known(end, "the end of a slice"), step).indices(size)
-    return slice(first, None if last < 0 else last, step)
+    least, most = (0, size) if step > 0 else (-1, size - 1)
+    first, last = (place + (size if place < 0 else 0) for place in (start, known(end, "the end of a slice")))
+    first, last = min(max(first, 0), most), min(max(last, least), most)
+    return slice(first, None if last < 0 else last, step) if size else slice(0, 0)
 
 
 @reads("Gather", whole=False)
@@ -84,16 +87,21 @@ def gather_elements(n: Reader) -> Node:
 
 @reads("GatherND")
 def gather_nd(n: Reader) -> Node:
-    """Slices by tuples of indices: from the array with its leading axes flat, by computed places."""
-    x, indices = n.operand(0), n.operand(1)
-    if n.integer("batch_dims", 0):
-        raise ModelFormatError("batch_dims is not supported", expected=0, got=n.integer("batch_dims"))
+    """Slices by tuples of indices, within each batch: from the array with its leading axes flat, by computed places."""
+    x, indices, batch = n.operand(0), n.operand(1), n.integer("batch_dims", 0)
+    if not 0 <= batch < min(x.rank, indices.rank):
+        raise ModelFormatError("bad batch_dims", expected=f"0 … {min(x.rank, indices.rank) - 1}", got=batch)
     depth = known(indices.shape[-1], "the last axis of the indices")
-    shape = [known(s, "an axis") for s in x.shape[:depth]]
+    shape = [known(s, "an axis") for s in x.shape[batch : batch + depth]]
     strides = np.array([int(np.prod(shape[i + 1 :])) for i in range(depth)])
     counted = ops.where(indices < 0, indices + number(shape, indices.dtype), indices)
     places = ops.sum(counted * number(strides, indices.dtype), -1)
-    return ops.gather(ops.reshape(x, (-1, *x.shape[depth:])), places, 0)
+    if batch:
+        lead = [known(s, "a batch axis") for s in indices.shape[:batch]]
+        affordable(math.prod(lead), "the places of batches")
+        first = np.arange(int(np.prod(lead))) * int(np.prod(shape))
+        places = places + number(first.reshape(*lead, *(1,) * (places.rank - batch)), indices.dtype)
+    return ops.gather(ops.reshape(x, (-1, *x.shape[batch + depth :])), places, 0)
 
 
 @reads("OneHot")
@@ -121,6 +129,44 @@ def arg_extreme(n: Reader) -> Node:
     if last:
         place = (known(x.shape[axis], "the axis") - 1) - place
     return ops.unsqueeze(place, axis) if n.integer("keepdims", 1) else place
+
+
+@reads("TopK")
+def top_k(n: Reader) -> list[Node | None]:
+    """The k largest (or smallest) elements along an axis in order, and their places; the first of equal ones first.
+
+    An element's rank is the number of those that go before it: each is compared with each.
+    """
+    x = n.operand(0)
+    axis = normalize_axis(n.integer("axis", -1), x.rank)
+    k = n.integer("k") if n.version < 10 else n.numbers(1, "k")[0]
+    size = known(x.shape[axis], "the axis")
+    if not 0 <= k <= size:
+        raise ModelFormatError("bad k", expected=f"0 … {size}", got=k)
+    affordable(math.prod(known(s, "an axis") for s in x.shape) * size, "comparisons of all elements")
+    rows = _moved(x, axis, x.rank - 1)
+    each, other = ops.unsqueeze(rows, -1), ops.unsqueeze(rows, -2)
+    before = other > each if n.integer("largest", 1) else other < each
+    earlier = number(np.tri(size, k=-1), "bool")  # [i, j]: j is before i
+    first = ops.maximum(before, ops.minimum(ops.equal(other, each), earlier))
+    rank = ops.sum(ops.cast(first, "int64"), -1)
+    chosen = ops.equal(ops.unsqueeze(rank, -2), number(np.arange(k)[:, None], "int64"))
+    places = ops.argmax(ops.cast(chosen, "uint8"), -1)
+    values = ops.gather(ops.reshape(rows, (-1,)), _flat_places(places, rows.shape), 0)
+    return [_moved(values, x.rank - 1, axis), _moved(ops.cast(places, "int64"), x.rank - 1, axis)]
+
+
+def _moved(x: Node, start: int, end: int) -> Node:
+    order = [i for i in range(x.rank) if i != start]
+    order.insert(end, start)
+    return ops.transpose(x, order) if start != end else x
+
+
+def _flat_places(places: Node, shape: Shape) -> Node:
+    """Return where elements at places of rows stand in the flat array of all rows."""
+    lead = [known(s, "an axis") for s in shape[:-1]]
+    first = np.arange(int(np.prod(lead))) * known(shape[-1])
+    return ops.cast(places, "int64") + number(first.reshape(*lead, 1), "int64")
 
 
 @reads("CumSum")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from minigraph import ops
 from minigraph.errors import ModelFormatError
 from minigraph.ir.leaves import Variable
@@ -27,11 +29,16 @@ def batch_normalization(n: Reader) -> list[Node | None]:
     if _is_training(n):
         return list(n.importer.whole(n, _with_batch_statistics(n, x, epsilon, momentum)))
     operands = [n.parameter(i) for i in range(1, 5)]
-    dtype = next((o.dtype for o in operands if o.dtype != x.dtype), x.dtype)
+    dtype = _widest(x, *operands)
     wide = [ops.cast(o, dtype) for o in (x, *operands)]
     averages = all(isinstance(o.op, Variable) for o in operands[2:])
     kept = Moving(momentum) if averages and all(o is w for o, w in zip(operands, wide[1:], strict=True)) else None
     return [ops.cast(Node(BatchNorm(1, epsilon, kept), wide), x.dtype)]
+
+
+def _widest(*operands: Node) -> str:
+    """Return the dtype that holds those of all operands: statistics may have more digits than data, or fewer."""
+    return str(np.result_type(*(np.dtype(operand.dtype) for operand in operands)))
 
 
 def _is_training(n: Reader) -> bool:
@@ -50,14 +57,21 @@ def _by_element(n: Reader, epsilon: float) -> Node:
 
 
 def _with_batch_statistics(n: Reader, x: Node, epsilon: float, momentum: float) -> list[Node | None]:
+    """Return y, the new averages, and before opset 14 the batch's mean and, as ONNX Runtime has it, 1/√(variance + ε).
+
+    Since opset 14 there are always three results, whether they are wanted or not.
+    """
     operands = [n.operand(i) for i in range(1, 5)]
-    dtype = next((o.dtype for o in operands if o.dtype != x.dtype), x.dtype)
+    dtype = _widest(x, *operands)
     wide = ops.cast(x, dtype)
     mean, variance = ops.moments(wide, [a for a in range(x.rank) if a != 1])
     gamma, beta, old_mean, old_variance = (ops.cast(o, dtype) for o in operands)
     y = ops.batch_norm(wide, gamma, beta, mean, variance, 1, epsilon)
     averages = [old * momentum + new * (1 - momentum) for old, new in ((old_mean, mean), (old_variance, variance))]
-    results: list[Node | None] = [ops.cast(y, x.dtype), *averages, mean, variance]
+    results: list[Node | None] = [ops.cast(y, x.dtype), *averages]
+    if n.version >= 14:
+        return results
+    results += [mean, ops.rsqrt(variance + epsilon)]
     return [node if n.wanted(i) else None for i, node in enumerate(results)][: len(n.proto.output)]
 
 
@@ -107,6 +121,17 @@ def layer_normalization(n: Reader) -> list[Node | None]:
     y = ops.cast(y, x.dtype) * scale
     results: list[Node | None] = [y if bias is None else y + bias, mean, inverse]
     return [node if n.wanted(i) else None for i, node in enumerate(results)]
+
+
+@reads("LpNormalization")
+def lp_normalization(n: Reader) -> Node:
+    """x divided by its norm along an axis: Σ |x|, or √Σ x²; 0 where that is 0."""
+    x, p = n.operand(0), n.integer("p", 2)
+    if p not in (1, 2):
+        raise ModelFormatError("no such norm", expected="1 or 2", got=p)
+    axis = normalize_axis(n.integer("axis", -1), x.rank)
+    norm = ops.sqrt(ops.sum(x * x, axis, True)) if p == 2 else ops.sum(ops.abs(x), axis, True)
+    return ops.where(ops.equal(norm, 0.0), 0.0, x / norm)
 
 
 @reads("LRN")

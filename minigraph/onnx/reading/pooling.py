@@ -94,6 +94,7 @@ def _places(x: Node, found: Windows, columns_first: bool) -> Node:
     ]
     best: Node | None = None
     place: Node | None = None
+    met = np.zeros(count, bool)  # whether the window has met an element
     for tap in np.ndindex(*found.kernel):
         index = tuple(
             slice(t * d, t * d + (c - 1) * s + 1, s)
@@ -104,9 +105,10 @@ def _places(x: Node, found: Windows, columns_first: bool) -> Node:
         value = ops.where(ops.constant(there), value, number(lowest, x.dtype))
         at = ops.constant(np.ascontiguousarray(inside[index].astype("int64")))
         if best is None or place is None:
-            best, place = value, ops.broadcast_to(at, (batch, channels, *count))
+            best, place, met = value, ops.broadcast_to(at, (batch, channels, *count)), there
             continue
-        larger = value > best
+        larger = ops.maximum(value > best, ops.constant(there & ~met))
+        met = met | there
         best, place = ops.where(larger, value, best), ops.where(larger, at, place)
     assert place is not None
     images = np.arange(batch * channels).reshape(batch, channels, *(1,) * len(sizes)) * int(np.prod(sizes))

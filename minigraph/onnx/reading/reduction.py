@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from minigraph import ops
-from minigraph.errors import ModelFormatError
 from minigraph.ir.node import Node
 from minigraph.ir.types import is_float, known, normalize_axis, product
 from minigraph.onnx.reader import Reader
@@ -112,9 +111,14 @@ def softmax(n: Reader) -> Node:
 
 @reads("Hardmax")
 def hardmax(n: Reader) -> Node:
-    """1 at the first largest element along an axis, else 0."""
+    """1 at the first largest element along an axis, else 0; before opset 13 over all axes from `axis` on."""
     x = n.operand(0)
-    if n.version < 13 and normalize_axis(n.integer("axis", 1), x.rank) != x.rank - 1:
-        raise ModelFormatError("Hardmax over several axes", expected="opset 13, or the last axis", got=n.version)
-    axis = normalize_axis(n.integer("axis", -1 if n.version >= 13 else 1), x.rank)
+    if n.version >= 13:
+        return _largest(x, normalize_axis(n.integer("axis", -1), x.rank))
+    axis = normalize_axis(n.integer("axis", 1), x.rank)
+    flat = ops.reshape(x, (product(x.shape[:axis]), product(x.shape[axis:])))
+    return ops.reshape(_largest(flat, 1), x.shape)
+
+
+def _largest(x: Node, axis: int) -> Node:
     return ops.one_hot(ops.argmax(x, axis), known(x.shape[axis], "the axis"), axis, x.dtype)

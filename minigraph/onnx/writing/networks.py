@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minigraph.ir.node import Node
-from minigraph.ir.types import known, normalize_axis
+from minigraph.ir.types import Dim, known, normalize_axis
 from minigraph.onnx.writing.arithmetic import reduced
 from minigraph.onnx.writing.movement import with_ones
 from minigraph.onnx.writing.registry import Writer, writes
@@ -42,24 +42,27 @@ def conv_with(w: Writer, node: Node, bias: list[str]) -> str:
 def _output_padding(window: Window, x: Node, y: Node) -> list[int]:
     """Return how much a transposed convolution's result exceeds the smallest that fits."""
     pads = window.pads(spatial(y.tensor_type, NCHW))
-    inside, outside = ([known(s, "an axis of a transposed convolution") for s in n.shape[2:]] for n in (x, y))
-    return [
-        size - ((inner - 1) * stride + extent - sum(pair))
-        for size, inner, stride, extent, pair in zip(outside, inside, window.strides, window.extent, pads, strict=True)
-    ]
-
-
-def _pads(window: Window, image: Node, flat: bool) -> list[int]:
-    pads = window.pads(spatial(image.tensor_type, NCHW))[flat:]
-    return [before for before, _ in pads] + [after for _, after in pads]
+    found = []
+    for inner, outer, stride, extent, pair in zip(
+        x.shape[2:], y.shape[2:], window.strides, window.extent, pads, strict=True
+    ):
+        # An open size grows by the stride exactly.
+        grown = 0 if outer == inner * stride else known(outer) - known(inner) * stride
+        found.append(grown + stride - extent + sum(pair))
+    return found
 
 
 def _window(window: Window, image: Node, flat: bool) -> dict[str, Any]:
-    """Return a window's attributes, padding as numbers; without those of the height for a flat signal."""
-    return {
+    """Return a window's attributes, without those of the height for a flat signal."""
+    attributes: dict[str, Any] = {
         "kernel_shape": list(window.size[flat:]), "strides": list(window.strides[flat:]),
-        "dilations": list(window.dilations[flat:]), "pads": _pads(window, image, flat),
+        "dilations": list(window.dilations[flat:]),
     }  # fmt: skip
+    inside = spatial(image.tensor_type, NCHW)
+    if window.padding == "same" and window.strides != (1, 1) and any(isinstance(s, Dim) for s in inside):
+        return attributes | {"auto_pad": "SAME_UPPER"}  # how much it is depends on the open size
+    pads = window.pads(inside)[flat:]
+    return attributes | {"pads": [before for before, _ in pads] + [after for _, after in pads]}
 
 
 @writes(MatMul)
