@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from minigraph.ir.graph import Graph
+from minigraph.ir.types import Dim
 from minigraph.onnx.exporter import export
 from minigraph.onnx.files import read_model, write_model
 from minigraph.onnx.importer import Importer
 from minigraph.onnx.signature import keep_signature
+from minigraph.passes.fold import linear_of_batch_norm, linear_of_rectified_batch_norm
 from minigraph.passes.lower import lower
 from minigraph.runtime import optimize as run_passes
 
@@ -98,7 +100,24 @@ def optimize_with_trace(
 ) -> tuple[ModelProto, Trace]:
     """Return the optimised model, and the trace of what each rewrite did."""
     imported = import_model(source, input_shapes)
-    graph, trace = run_passes(lower(imported.graph, "inference"), imported.state, exclude=["fuse"])
+    definition = lower(imported.graph, "inference")
+    graph, trace = run_passes(definition, imported.state, exclude=["fuse"])
+    if _has_open_parameter(graph):
+        # The shift of a batch norm before a padded convolution: a map over the image. A program of ours knows the size
+        # and computes it once; a file that leaves the size open would do so at each run, so the batch norm stays.
+        excluded = [linear_of_batch_norm.__name__, linear_of_rectified_batch_norm.__name__]
+        graph, trace = run_passes(definition, imported.state, exclude=["fuse", *excluded])
     result = export(graph, imported.state, imported.model.graph.name)
     keep_signature(imported.model, result, bound=bool(input_shapes))
     return result, trace
+
+
+def _has_open_parameter(graph: Graph) -> bool:
+    """Tell whether something that depends on no input's numbers depends on an open size."""
+    fed = set(graph.inputs)
+    for node in graph.nodes:
+        if any(i in fed for i in node.inputs):
+            fed.add(node)
+        elif node not in fed and any(isinstance(size, Dim) for size in getattr(node.type, "shape", ())):
+            return True
+    return False

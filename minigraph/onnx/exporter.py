@@ -350,13 +350,18 @@ def _parameters(graph: Graph) -> set[Node]:
     """Return the nodes that no input reaches, nor an open size: they are written as numbers, unless one is repeated."""
     found: set[Node] = set()
     for node in graph.nodes:
-        if isinstance(node.op, (Variable, Constant)):
+        if isinstance(node.op, (Variable, Constant)) or _is_count(node):
             found.add(node)
         elif isinstance(node.op, (Input, RandomUniform)) or not all(i in found for i in node.inputs):
             continue
         elif not isinstance(node.op, BroadcastTo) or _is_small(node.tensor_type.size):
             found.add(node)
     return found
+
+
+def _is_count(node: Node) -> bool:
+    """Tell whether a node counts elements whose number is known."""
+    return isinstance(node.op, CountOf) and all(isinstance(node.inputs[0].shape[a], int) for a in node.op.axes)
 
 
 def _is_small(size: Size) -> bool:

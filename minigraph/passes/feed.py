@@ -154,8 +154,6 @@ def _bias_map(op: Convolution, x: Node, kernel: Node, shift: Node) -> Result:
     if uniform:
         height, width = window.extent
         op = Conv2D(**{**op.shared, "strides": (1, 1), "padding": "valid"})
-    elif isinstance(height, Dim) or isinstance(width, Dim):
-        return Refusal("what the shift adds at the border depends on sizes that are open", (x,))
     shape = (1, height, width, x.shape[3]) if op.layout == NHWC else (1, x.shape[1], height, width)
     laid = affine.spread(affine.vector_of(shift, x.shape[axis]), axis, 4)
     bias = Node(op, (broadcast_to(laid, shape), kernel))

@@ -71,7 +71,8 @@ class Drawn:
 
     def __str__(self) -> str:
         operands = ["–" if x is None else f"{x.dtype}{list(x.shape)}" for x in self.operands]
-        small = {i: self.operands[i].tolist() for i in self.fixed if self.operands[i].size < 16}  # type: ignore[union-attr]
+        given = {i: self.operands[i] for i in self.fixed}
+        small = {i: x.tolist() for i, x in given.items() if x is not None and x.size < 16}
         return f"{self.op_type}-{self.opset}({', '.join(operands)}) {self.attributes} fixed {small}"
 
 
@@ -258,18 +259,23 @@ def resize(rng: Rng) -> Drawn:
     partial = opset >= 18 and coin(rng)
     if partial:
         attributes["axes"] = [2, 3]
-    if opset >= 18 and mode != "nearest" and coin(rng):
+    if opset >= 18 and mode != "nearest" and transformation in ("half_pixel", "asymmetric") and coin(rng):
         attributes["antialias"] = 1
     lead = [] if partial else [1, 1]
     region = np.zeros(0, np.float32) if opset < 13 else None  # was no option at first
     # onnxruntime's antialiasing along one axis changes what it does along the other.
-    only = "reference" if "antialias" in attributes else ""
+    # And it leaves an axis alone whose size stays, whatever the scale says of a symmetric half pixel.
+    only = "reference" if "antialias" in attributes or transformation == "half_pixel_symmetric" else ""
     if coin(rng):
-        scales = np.array([*lead, *rng.choice([0.5, 0.6, 0.75, 1.0, 1.3, 1.5, 2.0, 2.6, 3.0], 2)], np.float32)
+        exact = [0.5, 0.75, 1.0, 1.5, 2.0, 3.0]  # others times a size are rounded in float32, or not
+        scales = np.array(
+            [*lead, *rng.choice(exact if only else [0.5, 0.6, 0.75, 1.0, 1.3, 1.5, 2.0, 2.6, 3.0], 2)], np.float32
+        )
         fixed = (2,) if region is None else (1, 2)
         return Drawn("Resize", [x, region, scales], attributes, opset, fixed, only=only, loose=1e-5)
     lengths = [*([] if partial else x.shape[:2]), *(int(s) for s in rng.integers(1, 9, 2))]
     if partial and coin(rng):
+        lengths = [int(s) for s in rng.integers(4, 10, 2)]
         attributes["keep_aspect_ratio_policy"] = pick(rng, ["not_larger", "not_smaller"])
     fixed = (3,) if region is None else (1, 2, 3)
     operands: list[Array | None] = [x, region, region, whole(*lengths)]
@@ -294,9 +300,8 @@ def resize_region(rng: Rng) -> Drawn:
     lengths = [*([] if partial else x.shape[:2]), *(int(s) for s in rng.integers(1, 9, 2))]
     scales = np.zeros(0, np.float32) if opset < 13 else None
     fixed = (1, 3) if scales is None else (1, 2, 3)
-    # onnxruntime takes the region's numbers for those of the first axes, whatever `axes` says.
-    return Drawn("Resize", [x, region, scales, whole(*lengths)], attributes, opset, fixed, loose=1e-5,
-                 only="reference" if partial else "")  # fmt: skip
+    # onnxruntime reads the region's numbers in another order for some modes and for `axes`.
+    return Drawn("Resize", [x, region, scales, whole(*lengths)], attributes, opset, fixed, loose=1e-4, only="reference")
 
 
 @family
@@ -372,7 +377,9 @@ def slice_(rng: Rng) -> Drawn:
         operands.append(whole(*(a - len(shape) if opset >= 11 and coin(rng) else a for a in axes)))
     if coin(rng):
         operands += [None] * (4 - len(operands))
-        operands.append(whole(*(pick(rng, [1, 2, 3, -1, -2, -3]) for _ in axes)))
+        # The largest number means the end on the way forward; on the way backward it is said to be the smallest.
+        far = [pick(rng, [1, 2, 3] if end > 99 else [-1, -2] if end < -99 else [1, 2, 3, -1, -2, -3]) for end in ends]
+        operands.append(whole(*far))
     fixed = tuple(i for i in range(1, len(operands)) if operands[i] is not None)
     return Drawn("Slice", operands, {}, opset, fixed)
 
@@ -669,7 +676,7 @@ def matmul(rng: Rng) -> Drawn:
 @family
 def batch_normalization(rng: Rng) -> Drawn:
     opset = pick(rng, [1, 6, 7, 9, 14, 15, 20])
-    shape = some_shape(rng, 2, 5)
+    shape = (2, *some_shape(rng, 1, 4))
     attributes: dict[str, Any] = sometimes(rng, epsilon=pick(rng, [1e-3, 1e-5, 0.5]), momentum=0.7)
     training = opset >= 14 and coin(rng)
     plain = dict(attributes)
@@ -721,7 +728,8 @@ def _group_normalization(rng: Rng) -> Drawn:
     vector = (groups,) if opset < 21 else (groups * each,)
     x = normal(rng, (2, groups * each, *some_shape(rng, 1, 3))).astype("f")
     return Drawn("GroupNormalization", [x, *(normal(rng, vector).astype("f") for _ in range(2))],
-                 {"num_groups": groups, **sometimes(rng, epsilon=1e-2)}, opset, pick(rng, [(), (1, 2)]))  # fmt: skip
+                 {"num_groups": groups, **sometimes(rng, epsilon=1e-2)}, opset,
+                 pick(rng, [(), (1, 2)]), loose=1e-5)  # fmt: skip
 
 
 def _instance_normalization(rng: Rng) -> Drawn:
@@ -819,7 +827,8 @@ def integer_unary(rng: Rng) -> Drawn:
 def activations(rng: Rng) -> Drawn:
     kinds: list[tuple[str, dict[str, Any], int]] = [
         ("LeakyRelu", {"alpha": 0.2}, 6), ("Elu", {"alpha": 1.7}, 6), ("Selu", {"alpha": 2.0, "gamma": 1.5}, 6),
-        ("Celu", {"alpha": 2.0}, 12), ("ThresholdedRelu", {"alpha": 0.3}, 10), ("HardSigmoid", {"alpha": 0.3, "beta": 0.4}, 6),
+        ("Celu", {"alpha": 2.0}, 12), ("ThresholdedRelu", {"alpha": 0.3}, 10),
+        ("HardSigmoid", {"alpha": 0.3, "beta": 0.4}, 6),
         ("Shrink", {"lambd": 0.7, "bias": 0.2}, 9),
     ]  # fmt: skip
     op_type, attributes, opset = pick(rng, kinds)
@@ -871,7 +880,8 @@ def mod(rng: Rng) -> Drawn:
     dtype = pick(rng, ["float32", "float64", "float16", "int32", "int64", "int8", "uint8"])
     shapes = two_shapes(rng)
     if dtype.startswith("float"):
-        x, y = (pick(rng, [edges, lambda r, s, d: numbers(r, s, d, 5.0)])(rng, s, dtype) for s in shapes)
+        kinds = [lambda r, s, d: numbers(r, s, d, 5.0), *([edges] if dtype != "float64" else [])]
+        x, y = (pick(rng, kinds)(rng, s, dtype) for s in shapes)
         return Drawn("Mod", [x, y], {"fmod": 1}, 13)
     x, y = (numbers(rng, s, dtype) for s in shapes)
     return Drawn("Mod", [x, np.asarray(np.where(y == 0, np.ones((), dtype), y))], sometimes(rng, fmod=1), 13)

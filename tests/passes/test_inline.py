@@ -134,7 +134,7 @@ def test_optimising_keeps_functions_and_folds_beside_them() -> None:
     assert trace.verify().holds
     norms = [n for n in definition.nodes if n.op.name == "batch_norm"]
     assert mg.why_not("fold_batch_norm", norms[0], definition, state).reason == (
-        "function stands between, which is not linear"
+        "Before stands between, which is not linear"
     )  # fmt: skip
     assert mg.why_not("fold_batch_norm", norms[1], definition, state) is None
     assert sum(n.op.name == "batch_norm" for n in after.nodes) == 1
