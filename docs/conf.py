@@ -28,6 +28,8 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True
+# Tables that cells print: CommonMark has none.
+nb_render_markdown_format = "myst"
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"

@@ -164,7 +164,8 @@ def names_of(convention: str, rules: Sequence[Rule]) -> Names:
 
 
 def load_weights(
-    model: Model, source: str | os.PathLike[str] | Mapping[str, Any], convention: str = "pytorch"
+    model: Model, source: str | os.PathLike[str] | Mapping[str, Any], convention: str = "pytorch",
+    skip: Iterable[str] = (),
 ) -> None:  # fmt: skip
     """Give a network of this package the weights that another framework has trained.
 
@@ -172,7 +173,7 @@ def load_weights(
     convention: "pytorch" (torchvision's names) or "keras" (those of keras.applications). The model's name says which
     family it is. Layouts are converted; PyTorch's `num_batches_tracked` is ignored. All shapes and names are checked
     before anything changes: either every variable of the network gets its value, or none does. An optimiser's state
-    stays as it is.
+    stays as it is. skip: paths of layers that keep the values they have, such as ["head"] where the classes are others.
 
     A file holds no ε, no momentum, and not how the moving variance was averaged: these are the network's own, given to
     its batch norms where it is built. Networks with PyTorch's names have ε = 1e-5, the unbiased moving variance, and
@@ -192,15 +193,33 @@ def load_weights(
     """
     names = _names(model, convention)
     arrays = _read(source)
-    wanted = {v.label: (*names(v.label), _shape(v.shape), v.dtype) for v in model.graph.variables}
+    kept = _kept(model, skip)
+    variables = [v for v in model.graph.variables if v.label not in kept]
+    wanted = {v.label: (*names(v.label), _shape(v.shape), v.dtype) for v in variables}
     foreign = [name for name, *_ in wanted.values()]
-    _check_names(model, foreign, arrays, CONVENTIONS[convention].ignored)
+    ignored = "|".join([CONVENTIONS[convention].ignored, *(re.escape(names(label)[0]) for label in kept)])
+    _check_names(model, foreign, arrays, ignored)
     converted = {
         label: _convert(label, name, arrays[name], conversion, shape, dtype)
         for label, (name, conversion, shape, dtype) in wanted.items()
     }
     for label, array in converted.items():
         model.state[label] = array
+
+
+def _kept(model: Model, skip: Iterable[str]) -> set[str]:
+    """Return the labels of the variables below some paths, each of which must have one."""
+    if isinstance(skip, str):
+        raise ArgumentError("skip takes several paths", expected=f"skip=[{skip!r}]", got=repr(skip))
+    labels = [v.label for v in model.graph.variables]
+    kept: set[str] = set()
+    for path in skip:
+        below = [label for label in labels if label == path or label.startswith(f"{path}/")]
+        if not below:
+            paths = list(dict.fromkeys(label.partition("/")[0] for label in labels))
+            raise ArgumentError(f"no layer is called {path!r}", expected=", ".join(paths), got=repr(path))
+        kept.update(below)
+    return kept
 
 
 def _names(model: Model, convention: str) -> Names:

@@ -56,9 +56,11 @@ def export(graph: Graph, state: Mapping[str, Any], name: str) -> ModelProto:
     for node in graph.inputs:
         if graph.outputs.get(node.label, node) is not node:
             raise GraphError(
-                f"output {node.label!r} has the name of an input", expected="a name of its own: a file has one namespace",
-                where="", hint="build the graph with another name for the output",
-            )  # fmt: skip
+                f"output {node.label!r} has the name of an input",
+                expected="a name of its own: a file has one namespace",
+                where="",
+                hint="build the graph with another name for the output",
+            )
     return _Exporter(_prepared(graph), state).model(name)
 
 

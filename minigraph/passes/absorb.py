@@ -271,9 +271,7 @@ def _absorb_function(node: Node, map_: Affine, around: Surroundings, walk: _Walk
     if volumes.is_volume(node):
         return volumes.absorbed(node, map_, around)
     op: Any = node.op
-    if len(op.places(len(node.inputs))) > 1 or not all(
-        isinstance(step.op, (Add, Sub, Mul, Div, Neg)) for step in op.body
-    ):
+    if not all(isinstance(step.op, (Add, Sub, Mul, Div, Neg, Constant)) for step in op.body):
         return Refusal(f"{op.label} stands between, which is not linear", (node,))
     return absorb(inline(node), map_, around, walk)
 

@@ -27,14 +27,18 @@ _LONGEST = 40
 
 def feeding(node: Node, around: Surroundings) -> tuple[Node, list[Node]] | None:
     """Return the batch norm or elementwise affine that feeds a linear op, and what lies between, outermost first."""
+    start, path = moved_from(node)
+    is_map = affine.is_fixed_batch_norm(start) or affine.of_elementwise(start, around) is not None
+    return (start, path) if is_map else None
+
+
+def moved_from(node: Node) -> tuple[Node, list[Node]]:
+    """Return what a value was before it was reshaped, transposed, pooled or averaged, and the ops that did so."""
     path: list[Node] = []
-    while True:
-        if affine.is_fixed_batch_norm(node) or affine.of_elementwise(node, around) is not None:
-            return node, path
-        if not isinstance(node.op, (Reshape, Transpose, AvgPool2D, MaxPool2D, Mean)) or len(path) > _LONGEST:
-            return None
+    while isinstance(node.op, (Reshape, Transpose, AvgPool2D, MaxPool2D, Mean)) and len(path) <= _LONGEST:
         path.append(node)
         node = node.inputs[0]
+    return node, path
 
 
 def path_refusal(start: Node, path: list[Node], around: Surroundings) -> Refusal | None:

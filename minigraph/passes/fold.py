@@ -23,7 +23,7 @@ from minigraph.passes.absorb import absorb, add_shift, start_of_walk
 from minigraph.passes.affine import Affine
 from minigraph.passes.conditions import Result, not_positive, unfit, unless_overflow
 from minigraph.passes.driver import Rewriting, at
-from minigraph.passes.feed import feeding, into_kernel, path_refusal
+from minigraph.passes.feed import feeding, into_kernel, moved_from, path_refusal
 from minigraph.passes.surroundings import Surroundings
 from minigraph.passes.trace import Refusal
 
@@ -132,6 +132,8 @@ def rounded_linear_with_bias(node: Node, around: Surroundings) -> Result | None:
 def linear_of_rectified_batch_norm(node: Node, around: Surroundings) -> Result | None:
     """linear(relu(x·s + t), w) = linear(relu(x + t/s), w·s) where s > 0, since relu(s·z) = s·relu(z).
 
+    Also through reshapes, transposes, pools and means behind the relu.
+
     When: the scale is known and positive in all channels; γ is never changed to make it so.
 
         %0 = input("x") : float32[2,6,6,3]
@@ -144,11 +146,11 @@ def linear_of_rectified_batch_norm(node: Node, around: Surroundings) -> Result |
         %7 = conv2d(%5, %6) : float32[2,4,4,4]
         return y=%7
     """
-    relu = node.inputs[0]
+    relu, path = moved_from(node.inputs[0])
     if not isinstance(relu.op, Relu) or not affine.is_fixed_batch_norm(relu.inputs[0]):
         return None
     norm = relu.inputs[0]
-    refusal = unfit(norm, around) or path_refusal(norm, [relu], around)
+    refusal = unfit(norm, around) or path_refusal(norm, [*path, relu], around)
     if refusal is not None:
         return refusal
     map_ = affine.of_batch_norm(norm)
@@ -160,7 +162,7 @@ def linear_of_rectified_batch_norm(node: Node, around: Surroundings) -> Result |
     moved = add_shift(x, Affine(map_.axis, None, map_.shift / map_.scale), around)
     if isinstance(moved, Refusal):
         return moved
-    made = into_kernel(node, Node(relu.op, (moved,)), Affine(map_.axis, map_.scale), [], around)
+    made = into_kernel(node, Node(relu.op, (moved,)), Affine(map_.axis, map_.scale), path, around)
     if isinstance(made, Node):
         said = f"its scale folded into {_names(made, around)} behind the relu; an addition is left"
         around.note(norm, said + _sharing(made, around))

@@ -230,3 +230,19 @@ def test_variables_without_a_name_are_refused():
         NAMES["resnet18"]("extra/kernel")
     with pytest.raises(ArgumentError, match="no pytorch name"):
         NAMES["resnet18"]("stem/bn/count")
+
+
+def test_skipped_layers_keep_their_values_whatever_their_size(weights):
+    model = lenet5(classes=3)
+    before = model.state["fc3/kernel"].copy()
+    load_weights(model, weights, skip=["fc3"])
+    np.testing.assert_array_equal(model.state["fc3/kernel"], before)
+    np.testing.assert_array_equal(model.state["conv1/bias"], weights["conv1.bias"])
+    with pytest.raises(ModelFormatError, match="fc3"):
+        load_weights(model, weights)
+
+
+def test_skipping_what_is_not_there_is_refused(weights):
+    for skip in (["head"], ["fc"], "fc3"):
+        with pytest.raises(ArgumentError, match="no layer is called|several paths"):
+            load_weights(lenet5(), weights, skip=skip)

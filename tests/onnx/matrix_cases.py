@@ -530,6 +530,12 @@ def before_relu_and_convolution() -> Iterator[Case]:
     y = net.node("Gemm", net.node("Relu", net.norm(net.input(2, 6), scale=0.5)), net.random(6, 5))
     yield net.folds("positive, Gemm", y, "Add MatMul Relu")
     net = Net()
+    flat = net.node("Flatten", net.node("Relu", net.norm(net.image(), 4, scale=0.5)))
+    yield net.folds("positive, Flatten, Gemm", net.node("Gemm", flat, net.random(120, 5)), "Add Flatten MatMul Relu")
+    net = Net()
+    pooled = net.node("MaxPool", net.node("Relu", net.norm(net.image(), 4, scale=0.5)), kernel_shape=[2, 2])
+    yield net.folds("positive, MaxPool, Conv", net.conv(pooled, size=2), "Add Conv MaxPool Relu")
+    net = Net()
     y = net.conv(net.node("Sigmoid", net.norm(net.image(), 4, scale=0.5)))
     yield net.refuses("sigmoid", y, f"{NORM} Conv Sigmoid", "normalises an input")
 
@@ -777,6 +783,12 @@ def float16() -> Iterator[Case]:
     yield case
 
 
+    net = Net(15)
+    x = net.input(2, 4, 6, 5, code=TensorProto.BFLOAT16)
+    y = net.node("Cast", net.norm(net.conv(net.node("Cast", x, to=TensorProto.FLOAT))), to=TensorProto.BFLOAT16)
+    yield net.folds("bfloat16 data, cast", y, "Cast Cast Conv")
+
+
 @row(22)
 def mixed_dtypes() -> Iterator[Case]:
     net = Net()
@@ -826,6 +838,9 @@ def sum_of_convolutions() -> Iterator[Case]:
     x = net.image()
     y = net.norm(net.node("Sum", net.conv(x), net.conv(x, bias=True), net.conv(x, size=3, groups=2)))
     yield net.folds("Sum of three", y, "Add Add Conv Conv Conv")
+    net = Net()
+    y = net.norm(net.node("Mean", net.conv(net.image()), net.conv(net.image())))
+    yield net.folds("Mean of two", y, "Add Conv Conv")
     net = Net()
     y = net.norm(net.node("Sub", net.conv(net.image()), net.conv(net.image())))
     yield net.folds("a difference", y, "Conv Conv Sub")
