@@ -80,10 +80,11 @@ def _has_form(op: Function) -> bool:
     """Tell whether a function can be written as the one node that it came as."""
     defs = onnx_package().defs
     since = dict(op.attributes).get("since_version", 0)
-    if since >= _SAME_SINCE.get(op.label, OPSET + 1):
+    if op.label in _SAME_SINCE and since >= _SAME_SINCE[op.label]:
         return True
     try:
-        return bool(since and defs.get_schema(op.label, OPSET, "").since_version == since)
+        schema = defs.get_schema(op.label, OPSET, "")
+        return bool(since and schema.since_version == since and not schema.deprecated)
     except defs.SchemaError:
         return False
 
@@ -246,6 +247,13 @@ class _Exporter:
         if parameter.rank < 2:
             return self.name(parameter)
         return self._parameter(parameter, np.squeeze(self._numbers(parameter), -2), parameter.dtype)
+
+    def turned(self, node: Node) -> str:
+        """Return the name of a value with its last two axes exchanged; of a parameter the numbers are."""
+        if node in self.parameters:
+            return self._parameter(node, np.swapaxes(self._numbers(node), -1, -2), node.dtype)
+        order = [*range(node.rank - 2), node.rank - 1, node.rank - 2]
+        return str(self.emit("Transpose", [self.name(node)], perm=order))
 
     def is_flat(self, node: Node) -> bool:
         """Tell whether a value [N,C,1,L] is written as [N,C,L]."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from minigraph.ir.graph import Graph
 from minigraph.ir.node import Node
-from minigraph.ops.fused import Fused
 from minigraph.ops.norm import BatchNorm
+from minigraph.ops.region import Region
 from minigraph.passes.totals import Totals, totals, totals_text
 from minigraph.passes.trace import Refusal, Trace
 
@@ -35,8 +35,8 @@ def report(trace: Trace) -> str:
 
 
 def count_batch_norms(graph: Graph) -> int:
-    """Return how many batch norms a graph computes, those inside fused regions included."""
-    inside = sum(isinstance(s.op, BatchNorm) for n in graph.nodes if isinstance(n.op, Fused) for s in n.op.body)
+    """Return how many batch norms a graph computes, those inside fused regions and functions included."""
+    inside = sum(isinstance(s.op, BatchNorm) for n in graph.nodes if isinstance(n.op, Region) for s in n.op.body)
     return inside + sum(isinstance(n.op, BatchNorm) for n in graph.nodes)
 
 

@@ -374,9 +374,12 @@ class Model:
 
     # --- showing and keeping ----------------------------------------------------------------------------------------
 
-    def summary(self, batch_size: int = 1, print_: bool = True) -> str:
-        """Return, and print, a table of layers with output types, parameters, FLOPs and bytes, and the peak memory."""
-        text = summary.summarise(self, batch_size)
+    def summary(self, batch_size: int = 1, print_: bool = True, **sizes: int) -> str:
+        """Return, and print, a table of layers with output types, parameters, FLOPs and bytes, and the peak memory.
+
+        Sizes that are open beside the batch are given by name.
+        """
+        text = summary.summarise(self, batch_size, sizes)
         if print_:
             print(text)
         return text

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from minigraph.errors import ArgumentError
 from minigraph.ir.graph import Graph, bind
 from minigraph.ir.leaves import Constant, Input, Variable
 from minigraph.ir.node import Node
@@ -15,9 +17,16 @@ if TYPE_CHECKING:
     from minigraph.training.model import Model
 
 
-def summarise(model: Model, batch_size: int = 1) -> str:
-    """Return a table of layers: output type, parameters, FLOPs and bytes of the forward pass; then totals."""
-    graph = bind(lower(model.graph, "inference"), **dict.fromkeys(model.graph.symbols, batch_size))
+def summarise(model: Model, batch_size: int = 1, sizes: Mapping[str, int] | None = None) -> str:
+    """Return a table of layers: output type, parameters, FLOPs and bytes of the forward pass; then totals.
+
+    sizes: those that are open beside the batch, N.
+    """
+    sizes = dict(sizes or {})
+    missing = [s for s in model.graph.symbols if s != "N" and s not in sizes]
+    if missing:
+        raise ArgumentError("sizes are open", expected=", ".join(f"{s}=…" for s in missing), got=sizes or "none")
+    graph = bind(lower(model.graph, "inference"), **sizes, **_batch(model, batch_size))
     rows = [_row(scope, nodes) for scope, nodes in _by_layer(graph).items()]
     widths = [max(len(row[i]) for row in [_HEAD, *rows]) for i in range(len(_HEAD))]
     lines = [
@@ -26,7 +35,11 @@ def summarise(model: Model, batch_size: int = 1) -> str:
         "─" * (sum(widths) + 2 * len(widths)),
     ]
     lines += [_line(row, widths) for row in rows]
-    return "\n".join([*lines, lines[2], *_totals(model, graph, batch_size)])
+    return "\n".join([*lines, lines[2], *_totals(model, graph, batch_size, sizes)])
+
+
+def _batch(model: Model, batch_size: int) -> dict[str, int]:
+    return {"N": batch_size} if "N" in model.graph.symbols else {}
 
 
 _HEAD = ("layer", "output", "parameters", "FLOPs", "bytes")
@@ -44,7 +57,7 @@ def _by_layer(graph: Graph) -> dict[str, list[Node]]:
     for node in graph.nodes:
         if isinstance(node.op, (Variable, Constant)):
             continue
-        scope = node.label if isinstance(node.op, Input) else node.origin.scope or node.op.name
+        scope = node.label if isinstance(node.op, Input) else node.origin.scope or node.label
         groups.setdefault(scope, []).append(node)
     return groups
 
@@ -60,7 +73,7 @@ def _row(scope: str, nodes: list[Node]) -> tuple[str, ...]:
     )
 
 
-def _totals(model: Model, graph: Graph, batch_size: int) -> list[str]:
+def _totals(model: Model, graph: Graph, batch_size: int, sizes: Mapping[str, int]) -> list[str]:
     trainable = [v for v in model.graph.variables if getattr(v.op, "trainable", False)]
     count = sum(known(v.tensor_type.size) for v in trainable)
     every = sum(known(v.tensor_type.size) for v in model.graph.variables)
@@ -70,7 +83,7 @@ def _totals(model: Model, graph: Graph, batch_size: int) -> list[str]:
         f"inference:  {flops:,} FLOPs, peak memory {_peak(model, graph):,} bytes",
     ]
     if model.training is not None:
-        training = bind(model.lower("training"), **dict.fromkeys(model.graph.symbols, max(2, batch_size)))
+        training = bind(model.lower("training"), **sizes, **_batch(model, max(2, batch_size)))
         flops = sum(known(n.op.flops(n)) for n in training.nodes)
         note = "" if batch_size > 1 else " (batch size 2)"
         lines.append(f"training:   {flops:,} FLOPs a step, peak memory {_peak(model, training):,} bytes{note}")

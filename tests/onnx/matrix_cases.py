@@ -782,7 +782,6 @@ def float16() -> Iterator[Case]:
     case.proto.graph.node.insert(0, cast)
     yield case
 
-
     net = Net(15)
     x = net.input(2, 4, 6, 5, code=TensorProto.BFLOAT16)
     y = net.node("Cast", net.norm(net.conv(net.node("Cast", x, to=TensorProto.FLOAT))), to=TensorProto.BFLOAT16)

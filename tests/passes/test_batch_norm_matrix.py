@@ -22,6 +22,7 @@ from minigraph.ir.leaves import input as input_
 from minigraph.layers import initializers
 from minigraph.ops.linalg import MatMul
 from minigraph.ops.norm import BatchNorm, Moving
+from minigraph.ops.region import function
 from minigraph.passes import FOLD_BATCH_NORM, run
 from passes.folding import (
     PASS,
@@ -684,6 +685,21 @@ def test_row_22_a_batch_norm_wider_than_its_convolution(net, options):
     folds(net, net.norm(x), "conv2d cast add")
 
 
+@variants({"bias": False}, {"bias": True}, dtypes=("float16",))
+def test_row_22_a_batch_norm_between_casts(net, options):
+    x = net.conv(net.image())
+    x = ops.cast(net.bias(x) if options["bias"] else x, "float32")
+    left = "conv2d add add" if options["bias"] else "conv2d add"
+    folds(net, ops.cast(net.norm(x), "float16"), left, "conv2d add")
+
+
+@variants({}, dtypes=WIDE)
+def test_row_22_the_sum_stays_wide_where_it_is_read_wide(net):
+    net.dtype = "float16"
+    y = net.norm(ops.cast(net.conv(net.image()), "float32"))
+    folds(net, {"y": y, "z": ops.cast(y, "float16")}, "conv2d cast add cast")
+
+
 # --- branches ---------------------------------------------------------------------------------------------------------
 
 
@@ -717,6 +733,19 @@ SUMS: dict[Callable[[Net], Node], str] = {
           {**NCHW, "sum": biased})  # fmt: skip
 def test_row_23_a_sum_of_convolutions(net, options):
     folds(net, net.norm(options["sum"](net)), SUMS[options["sum"]])
+
+
+@variants({}, NCHW, dtypes=WIDE)
+def test_row_23_a_sum_that_a_file_had_as_one_op(net):
+    branches = [net.conv(net.image()) for _ in range(3)]
+    (x,) = function("Sum", branches, [branches[0] + branches[1] + branches[2]])
+    folds(net, net.norm(x), "conv2d add conv2d add conv2d add")
+
+
+@variants({}, dtypes=WIDE)
+def test_row_23_refused_with_a_function_that_is_not_linear(net):
+    x = net.conv(net.image())
+    refuses(net, net.norm(function("Twice", [x], [ops.relu(x) + x])[0]), "Twice stands between, which is not linear")
 
 
 @variants({}, dtypes=WIDE)
@@ -772,6 +801,14 @@ def test_row_25_through_a_transpose(net):
     order = (0, 3, 1, 2) if net.layout == "NHWC" else (0, 2, 3, 1)
     x = ops.transpose(net.conv(net.image(5, 5, 5), 3), order)
     folds(net, net.norm(x, axis=order.index(net.axis)), "conv2d add transpose")
+
+
+@variants({"axis": 3}, {"axis": 4}, {**NCHW, "axis": 1}, {**NCHW, "axis": 2}, {**SYMBOLIC, "axis": 4})
+def test_row_25_through_a_reshape_that_splits_the_channels(net, options):
+    conv = net.conv(net.image())
+    at = net.axis
+    shape = (*conv.shape[:at], 3, 2, *conv.shape[at + 1 :])
+    folds(net, net.norm(ops.reshape(conv, shape), options["axis"]), "conv2d add reshape")
 
 
 @variants({}, dtypes=WIDE)

@@ -353,6 +353,16 @@ def test_summary(capsys):
         assert name in text
 
 
+def test_summary_of_images_of_open_size():
+    image = mg.Input((mg.symbol("H"), mg.symbol("W"), 1), name="image")
+    pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, strides=2, name="conv")(image))
+    model = mg.Model(image, layers.Dense(3)(pooled))
+    with pytest.raises(ArgumentError, match="sizes are open"):
+        model.summary(print_=False)
+    assert "float32[2,4,3,4]" in model.summary(batch_size=2, print_=False, H=9, W=8)
+    assert model.predict(np.zeros((2, 9, 8, 1), "float32")).shape == (2, 3)
+
+
 # --- the warning about moving averages -------------------------------------------------------------------------------
 
 

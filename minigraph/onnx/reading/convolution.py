@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from minigraph import ops
 from minigraph.errors import ModelFormatError
-from minigraph.ir.leaves import Variable
 from minigraph.ir.node import Node
 from minigraph.ir.types import Dim, Size, known
 from minigraph.onnx.reader import Reader
@@ -256,13 +255,7 @@ def gemm(n: Reader) -> Node:
     a, b, c = n.operand(0), n.operand(1), n.optional(2)
     if a.rank != 2 or b.rank != 2:
         raise ModelFormatError("Gemm multiplies matrices", expected="2 axes", got=f"{a.type} and {b.type}")
-    # A weight is transposed when it is frozen; of other matrices the product knows that they are.
-    flags = [bool(n.integer("transA", 0)), bool(n.integer("transB", 0))]
-    sides = [a, b]
-    for i, side in enumerate(sides):
-        if flags[i] and isinstance(side.op, Variable):
-            sides[i], flags[i] = ops.transpose(side), False
-    y = Node(MatMul(*flags), sides)
+    y = Node(MatMul(bool(n.integer("transA", 0)), bool(n.integer("transB", 0))), (a, b))
     alpha, beta = n.real("alpha", 1.0), n.real("beta", 1.0)
     y = y if alpha == 1 else _scaled(y, alpha)
     if c is None or beta == 0:

@@ -74,10 +74,7 @@ def matmul(w: Writer, node: Node) -> str:
         return str(w.emit("MatMul", [w.name(x), w.name(y)]))
     if x.rank == y.rank == 2:
         return gemm_with(w, node, [])
-    turned = [
-        w.emit("Transpose", [w.name(i)], perm=[*range(i.rank - 2), i.rank - 1, i.rank - 2]) if flag else w.name(i)
-        for i, flag in ((x, op.transpose_x), (y, op.transpose_y))
-    ]
+    turned = [w.turned(i) if flag else w.name(i) for i, flag in ((x, op.transpose_x), (y, op.transpose_y))]
     return str(w.emit("MatMul", turned))
 
 

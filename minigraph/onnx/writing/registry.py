@@ -27,6 +27,9 @@ class Writer(Protocol):
     def without_height(self, parameter: Node) -> str:
         """Return the name of a parameter without its second axis from the end, which is 1."""
 
+    def turned(self, node: Node) -> str:
+        """Return the name of a value with its last two axes exchanged."""
+
     def is_flat(self, node: Node) -> bool:
         """Tell whether a value [N,C,1,L] is written as [N,C,L]."""
 

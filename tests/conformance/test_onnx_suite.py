@@ -1,0 +1,58 @@
+"""ONNX' own backend tests: each case of the list must give the numbers, shapes and dtypes that the suite expects."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import signal
+import sys
+
+import pytest
+
+pytest.importorskip("onnx", "1.17")
+
+import run_suite  # noqa: E402
+
+HERE = pathlib.Path(__file__).parent
+LIST = HERE / "onnx_open.txt"
+CASES = [line.split("\t") for line in LIST.read_text().splitlines() if line and not line.startswith("#")]
+CORE = [name for name, _, tier in CASES if tier == "core"]
+EXTENDED = [name for name, _, tier in CASES if tier == "ext"]
+
+
+def replayed(tier: str, report: pathlib.Path) -> dict[str, dict[str, object]]:
+    """Run a tier of the list in this process, as the command line does, and return what it says about each case."""
+    before = signal.getsignal(signal.SIGALRM)
+    arguments = ["run_suite.py", "minigraph.onnx.backend", "--list", str(LIST), "--tier", tier, "--json", str(report)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", arguments)
+        try:
+            run_suite.main()
+        finally:
+            signal.signal(signal.SIGALRM, before)
+    return {str(case["name"]): case for case in json.loads(report.read_text())}
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory):
+    return replayed("core", tmp_path_factory.mktemp("onnx") / "core.json")
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory):
+    return replayed("ext", tmp_path_factory.mktemp("onnx") / "extended.json")
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_core(name, core):
+    assert core[name]["ok"], core[name]["error"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXTENDED)
+def test_extended(name, extended):
+    assert extended[name]["ok"], extended[name]["error"]
+
+
+def test_the_list_is_whole():
+    assert len(CORE) == 250 and len(EXTENDED) == 346 and len(CASES) == 596
