@@ -8,6 +8,7 @@ from collections import Counter
 
 import minigraph as mg
 from minigraph.cli import passes, render
+from minigraph.errors import ArgumentError
 from minigraph.ir.graph import Graph
 from minigraph.ir.types import known
 from minigraph.passes.totals import quantity, totals, totals_text
@@ -37,7 +38,7 @@ def _info(options: argparse.Namespace) -> int:
     print(f"{options.file}: IR {proto.ir_version}, opset {versions}, by {proto.producer_name or 'unknown'}")
     counts = Counter(node.op_type for node in proto.graph.node)
     print(f"{len(proto.graph.node)} nodes: " + ", ".join(f"{count} {name}" for name, count in counts.most_common()))
-    model = mg.onnx.load(options.file, render.shapes(options.shape))
+    model = render.in_shell(mg.onnx.load, options.file, render.shapes(options.shape))
     print("\n".join(_description(model.graph)))
     return 0
 
@@ -55,7 +56,9 @@ def _description(graph: Graph) -> list[str]:
 def _optimize(options: argparse.Namespace) -> int:
     from minigraph.onnx.files import write_model
 
-    proto, trace = mg.onnx.optimize_with_trace(options.file, render.shapes(options.shape) or None)
+    if not options.out.parent.is_dir():
+        raise ArgumentError("there is no such folder", got=str(options.out.parent), hint="make it first")
+    proto, trace = render.in_shell(mg.onnx.optimize_with_trace, options.file, render.shapes(options.shape))
     print(trace.report())
     print(write_model(options.out, proto))
     return 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import minigraph as mg
-from minigraph.errors import ArgumentError
+from minigraph.errors import ArgumentError, ModelFormatError
 from minigraph.ir.graph import Graph
+
+_T = TypeVar("_T")
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,33 +38,48 @@ def add_shapes(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=N,C,H,W",
-        help="bind the open sizes of an ONNX file's input",
+        help="bind open sizes of an ONNX file's input; ? leaves one open",
     )
 
 
-def shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes that texts like `data=1,3,224,224` say.
+def shapes(texts: Iterable[str]) -> dict[str, tuple[int | None, ...]]:
+    """Return the shapes that texts like `data=?,3,224,224` say; what is `?` stays open.
 
-    >>> shapes(["data=1,3,8,8"])
-    {'data': (1, 3, 8, 8)}
+    >>> shapes(["data=?,3,8,8"])
+    {'data': (None, 3, 8, 8)}
     """
     found = {}
     for text in texts:
         name, _, sizes = text.rpartition("=")
-        parts = sizes.split(",")
-        if not name or not all(part.strip().isdecimal() for part in parts):
+        parts = [part.strip() for part in sizes.split(",")]
+        if not name or not all(part == "?" or part.isdecimal() for part in parts):
             raise ArgumentError("not a shape", expected="--shape NAME=1,3,224,224", got=text)
-        found[name] = tuple(int(part) for part in parts)
+        found[name] = tuple(None if part == "?" else int(part) for part in parts)
     return found
 
 
 def load(path: pathlib.Path, mode: str, shape: Iterable[str] = ()) -> tuple[Graph, mg.Model | None]:
     """Return the graph of a saved model, an ONNX file or a text, in a mode; and the model, if it is one."""
     if path.suffix in (".safetensors", ".onnx"):
-        model = mg.load_model(path) if path.suffix == ".safetensors" else mg.onnx.load(path, shapes(shape))
+        model = mg.load_model(path) if path.suffix == ".safetensors" else in_shell(mg.onnx.load, path, shapes(shape))
         return (model.graph if mode == "definition" else model.lower(mode)), model
-    graph = mg.parse(path.read_text(encoding="utf-8"))
+    try:
+        graph = mg.parse(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise ModelFormatError(
+            f"{path} is no text", expected="a graph's text, or a file whose name ends in .safetensors or .onnx",
+            hint="the ending of its name says what a file is",
+        ) from None  # fmt: skip
     return (graph if mode == "definition" else mg.lower(graph, mode)), None
+
+
+def in_shell(read: Callable[..., _T], *arguments: Any) -> _T:
+    """Return `read(*arguments)`; what an error hints at is said as the command line has it."""
+    try:
+        return read(*arguments)
+    except ModelFormatError as error:
+        error.hint = (error.hint or "").replace("input_shapes={name: shape}", "--shape NAME=1,3,224,224") or None
+        raise
 
 
 def _render(options: argparse.Namespace) -> int:

@@ -61,7 +61,7 @@ def densenet121(
 
     Huang, Liu, van der Maaten, Weinberger 2017, "Densely connected convolutional networks"; as in torchvision. 62 of
     the batch norms read a concatenation, most of which others read too, so that what made it cannot take them. Where
-    their scales are positive, those go through the ReLU into the convolution behind it, which all but the last have.
+    their scales are positive, those go through the ReLU, and the last pooling, into the layer behind it.
 
     >>> densenet121((32, 32, 3), classes=10).graph.outputs["logits"]
     <add : float32[N,10]>

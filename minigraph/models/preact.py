@@ -1,8 +1,8 @@
 """Pre-activation residual networks: batch norm and ReLU before each convolution, so that shortcuts stay clean sums.
 
 The first batch norm of a block reads the sum that the shortcut reads too, and the last of all reads a sum: no
-convolution before it can take it. Where its scales are positive they go through the ReLU into the convolution behind
-it, if that is the only one. The others fold.
+convolution before it can take it. Where its scales are positive they go through the ReLU, and the last pooling, into
+the layer behind it, if that is the only one. The others fold.
 """
 
 from __future__ import annotations

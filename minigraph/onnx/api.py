@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 def load(
     source: Source,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_shapes: Mapping[str, Sequence[int | None]] | None = None,
     input_values: Mapping[str, Any] | None = None,
 ) -> Model:
     """Return the model in an ONNX file (a path, its bytes, or a ModelProto) as a definition with its weights.
 
-    Images stay N,C,H,W. Sizes that the file leaves open are symbolic, N the batch's; `input_shapes` (name → shape)
-    binds them, which a network needs where a convolution strides over an open size. `input_values` (name → array) makes
-    constants of inputs that shapes depend on. Batch norms and dropouts come as a definition's, so that the model can be
-    trained on. Raises a ModelFormatError, which names the node, its op and the opset, for what cannot be read.
+    Images stay N,C,H,W. Sizes that the file leaves open are symbolic, N the batch's; `input_shapes` (name → shape, None
+    for what stays open) binds them. `input_values` (name → array) makes constants of inputs that shapes depend on.
+    Batch norms and dropouts come as a definition's, so that the model can be trained on. Raises a ModelFormatError,
+    which names the node, its op and the opset, for what cannot be read.
 
     Source: the ONNX IR and operator specifications.
 
@@ -52,7 +52,7 @@ def load(
 
 def import_model(
     source: Source,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_shapes: Mapping[str, Sequence[int | None]] | None = None,
     input_values: Mapping[str, Any] | None = None,
 ) -> Importer:
     """Return a file's definition and the numbers of its variables."""
@@ -86,7 +86,7 @@ def save(
     return write_model(path, to_proto(model, state, name))
 
 
-def optimize(proto: Source, input_shapes: Mapping[str, Sequence[int]] | None = None) -> ModelProto:
+def optimize(proto: Source, input_shapes: Mapping[str, Sequence[int | None]] | None = None) -> ModelProto:
     """Return an ONNX model with minigraph's passes done to it; names, types and order of inputs and outputs stay.
 
     Batch norms go into convolutions and products, constants are computed, what nothing reads is gone; activations stay
@@ -96,7 +96,7 @@ def optimize(proto: Source, input_shapes: Mapping[str, Sequence[int]] | None = N
 
 
 def optimize_with_trace(
-    source: Source, input_shapes: Mapping[str, Sequence[int]] | None = None
+    source: Source, input_shapes: Mapping[str, Sequence[int | None]] | None = None
 ) -> tuple[ModelProto, Trace]:
     """Return the optimised model, and the trace of what each rewrite did."""
     imported = import_model(source, input_shapes)

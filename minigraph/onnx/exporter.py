@@ -42,6 +42,8 @@ _SAME_SINCE = {
     "InstanceNormalization": 6, "IsInf": 10, "IsNaN": 9, "LRN": 1, "Mish": 18, "Mod": 10, "PRelu": 7, "Reciprocal": 6,
     "Resize": 11, "Round": 11, "Selu": 6, "Softsign": 1, "SpaceToDepth": 1, "ThresholdedRelu": 10, "Tile": 6,
     "Trilu": 14, "Mean": 8, "Div": 7, "Clip": 11, "OneHot": 9, "Tan": 7, "Pow": 7, "BatchNormalization": 14, "Pad": 11,
+    "Acos": 7, "Acosh": 9, "Asin": 7, "Asinh": 9, "Atan": 7, "Atanh": 9, "AveragePool": 19, "Conv": 11, "Cosh": 9,
+    "ConvTranspose": 11, "GlobalLpPool": 2, "LpNormalization": 1, "LpPool": 18, "MaxPool": 12, "Sinh": 9, "TopK": 11,
 }  # fmt: skip
 
 

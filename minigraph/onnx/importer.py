@@ -27,6 +27,7 @@ from minigraph.ops.region import function
 
 Array = np.ndarray[Any, Any]
 _T = TypeVar("_T")
+BIND = "bind open sizes: input_shapes={name: shape}"
 DOMAINS = ("", "ai.onnx", "ai.onnx.preview.training")
 # A file that nobody trusts may hold any attribute anywhere; what Python says to it is the file's fault.
 _FAULTS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, MemoryError, RecursionError)
@@ -50,7 +51,7 @@ class Importer:
         model: Any,
         folder: Path | None = None,
         file: str = "",
-        input_shapes: Mapping[str, Sequence[int]] | None = None,
+        input_shapes: Mapping[str, Sequence[int | None]] | None = None,
         input_values: Mapping[str, Array] | None = None,
     ) -> None:
         self.model = model
@@ -78,7 +79,7 @@ class Importer:
 
     # --- inputs and initialisers ----------------------------------------------------------------------------------
 
-    def _inputs(self, shapes: dict[str, Sequence[int]], values: dict[str, Array]) -> list[Node]:
+    def _inputs(self, shapes: dict[str, Sequence[int | None]], values: dict[str, Array]) -> list[Node]:
         """Make the inputs. Before IR 4 an input with an initialiser is a constant; since, a caller may override it."""
         fixed = {t.name for t in self.model.graph.initializer} if self.model.ir_version < 4 else set()
         declared = [i for i in self.model.graph.input if i.name not in fixed]
@@ -98,7 +99,7 @@ class Importer:
             inputs.append(made)
         return inputs
 
-    def _type(self, proto: Any, shape: Sequence[int] | None) -> TensorType:
+    def _type(self, proto: Any, shape: Sequence[int | None] | None) -> TensorType:
         what = f"input {shown(proto.name)}"
         if proto.type.WhichOneof("value") != "tensor_type":
             raise ModelFormatError(f"{what} is no tensor", expected="a tensor", got=proto.type.WhichOneof("value"))
@@ -109,7 +110,8 @@ class Importer:
                 raise ModelFormatError(
                     f"{what} has no shape", expected="a shape", hint=f"give it: input_shapes={{{proto.name!r}: …}}"
                 )
-            return TensorType(tuple(int(s) for s in shape), dtype)
+            undeclared = type(declared.shape).Dimension()
+            return TensorType(tuple(self._size(undeclared, proto.name, i, s) for i, s in enumerate(shape)), dtype)
         dims = list(declared.shape.dim)
         if shape is not None and len(shape) != len(dims):
             raise ModelFormatError(f"the shape given for {what} does not fit", expected=f"{len(dims)} sizes", got=shape)
@@ -247,7 +249,7 @@ class Importer:
             raise
         except MinigraphError as error:
             summary = error.summary if what in error.summary else f"{what}: {error.summary}"
-            hint = "bind open sizes: input_shapes={name: shape}" if "bind" in (error.hint or "") else error.hint
+            hint = BIND if "bind" in (error.hint or "") or self._open(error) else error.hint
             raise ModelFormatError(
                 summary, expected=error.expected, got=error.got, hint=hint, where=self.origin.where
             ) from None
@@ -255,6 +257,12 @@ class Importer:
             raise ModelFormatError(
                 f"{what}: {type(error).__name__}: {str(error)[:300]}", where=self.origin.where
             ) from None
+
+    def _open(self, error: MinigraphError) -> bool:
+        """Tell whether an error without a hint is about an open size."""
+        symbols = [str(size) for size in self.symbols.values() if isinstance(size, Dim)]
+        told = f"{error.expected} {error.got}"
+        return error.hint is None and any(re.search(rf"\b{symbol}(\b|_)", told) for symbol in symbols)
 
     def _node(self, proto: Any) -> list[Node | None]:
         inputs: list[Node | None] = []
@@ -375,15 +383,15 @@ class Importer:
         inputs = [n for n in topological([node]) if isinstance(n.op, Input)]
         if len(inputs) == 1 and not any(isinstance(s, Dim) for s in inputs[0].shape):
             error = NumbersNeeded(
-                f"{what} depend on input {shown(inputs[0].label)}, and shapes are fixed when a graph is made",
+                f"{what}: the numbers come from input {shown(inputs[0].label)}, but a graph's shapes are fixed",
                 expected="numbers in the file", hint=f"give them: input_values={{{inputs[0].label!r}: …}}",
                 where=self.origin.where,
             )  # fmt: skip
             error.name = inputs[0].label
             raise error
         raise ModelFormatError(
-            f"{what} in {shown(name)} depend on what only a call gives", expected="numbers in the file, or sizes",
-            got=", ".join(i.label for i in inputs) or repr(node), hint="bind open sizes: input_shapes={name: …}",
+            f"{what}: the numbers of {shown(name)} are known at a call only", expected="numbers in the file, or sizes",
+            got=", ".join(i.label for i in inputs) or repr(node), hint=BIND,
         )  # fmt: skip
 
 

@@ -99,7 +99,11 @@ class Reader:
         """Return the integers that an operand holds."""
         sizes = self.sizes(place, what)
         if any(isinstance(size, Dim) for size in sizes):
-            raise ModelFormatError(f"{what} depend on open sizes", got=sizes, hint="bind them: input_shapes={name: …}")
+            raise ModelFormatError(
+                f"{what}: the numbers depend on open sizes",
+                got=sizes,
+                hint="bind open sizes: input_shapes={name: shape}",
+            )
         return [int(size) for size in sizes]  # type: ignore[arg-type]
 
     def sizes(self, place: int, what: str) -> list[Size]:

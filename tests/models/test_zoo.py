@@ -66,11 +66,11 @@ NETWORKS = {
     "resnet18": (partial(resnet18, **SMALL), 20, 0),
     "resnet50": (partial(resnet50, **SMALL), 53, 0),
     "resnet20": (resnet20, 19, 0),
-    "preact_resnet18": (preact_resnet18, 17, 4),
-    "preact_resnet50": (partial(preact_resnet50, **SMALL), 49, 4),
+    "preact_resnet18": (preact_resnet18, 17, 3),
+    "preact_resnet50": (partial(preact_resnet50, **SMALL), 49, 3),
     "mobilenet_v2": (partial(mobilenet_v2, **SMALL), 52, 0),
-    "densenet121": (partial(densenet121, **SMALL), 121, 1),
-    "densenet_cifar": (partial(densenet_cifar, 28), 27, 1),
+    "densenet121": (partial(densenet121, **SMALL), 121, 0),
+    "densenet_cifar": (partial(densenet_cifar, 28), 27, 0),
 }
 # Larger relatives of others in the list.
 SLOW = {"resnet50", "preact_resnet50", "densenet121", "vgg11", "preact_resnet18"}

@@ -783,7 +783,8 @@ EDGES += [math.nan]
 
 def edges(rng: Rng, shape: Sequence[int], dtype: str = "float32") -> Array:
     """Return numbers, among them zeros, halves, infinities and NaN."""
-    return np.asarray(rng.choice(np.array(EDGES), tuple(shape))).astype(dtype)
+    with np.errstate(over="ignore"):  # what a narrow dtype has no room for is infinite there
+        return np.asarray(rng.choice(np.array(EDGES), tuple(shape))).astype(dtype)
 
 
 # --- op → its domain, and since when it is in the standard

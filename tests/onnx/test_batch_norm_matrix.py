@@ -69,7 +69,7 @@ def run(proto: Any, feeds: dict[str, Array]) -> list[Array]:
 
 
 def run_by_reference(proto: Any, feeds: dict[str, Array]) -> list[Array]:
-    """Return a model's outputs by the standard's reference implementation; by our own in float64 where that is wrong."""
+    """Return outputs by the standard's reference implementation; where that is wrong, by our own in float64."""
     from onnx.reference import ReferenceEvaluator
 
     ops = {node.op_type for node in proto.graph.node}

@@ -121,7 +121,6 @@ def test_bad_input_is_one_clear_message_and_leaves_nothing(arguments, words, her
     assert {path.name for path in here.iterdir()} == before
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="a file that is no text comes out as a traceback")
 @pytest.mark.parametrize("action", ["render", "passes"])
 def test_a_model_under_another_suffix_is_one_clear_message(action, here, capsys):
     (here / "net.onnx").rename(here / "net.pb")
@@ -135,3 +134,8 @@ def test_without_an_action_or_a_file_usage_is_shown(arguments, capsys):
         main(["onnx", *arguments])
     assert stopped.value.code == 2
     assert "usage: minigraph onnx" in capsys.readouterr().err
+
+
+def test_a_shape_may_leave_a_size_open_and_the_hint_is_the_shells(here, capsys):
+    assert main(["onnx", "info", "open.onnx", "--shape", "image=?,3,16,16"]) == 0
+    assert "float32[N,3,16,16]" in capsys.readouterr().out

@@ -46,7 +46,9 @@ def _range(x: Node, axis: int, start: int, end: int | Dim, step: int) -> slice:
         whole = start == 0 and step == 1 and (end == size or (isinstance(end, int) and end >= _END))
         if not whole:
             raise ModelFormatError(
-                f"a slice of the open size {size}", got=(start, end, step), hint="bind it: input_shapes={name: …}"
+                f"a slice of the open size {size}",
+                got=(start, end, step),
+                hint="bind open sizes: input_shapes={name: shape}",
             )
         return slice(None)
     # As the standard has it: counted from the end if negative, then brought to where there is an element to begin at.

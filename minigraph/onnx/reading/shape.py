@@ -242,7 +242,7 @@ def range_(n: Reader) -> Node:
     """Numbers from start to limit, exclusive, delta apart."""
     start, limit, delta = (n.constant(i, what).ravel()[0] for i, what in enumerate(("start", "limit", "delta")))
     if any(isinstance(v, Dim) for v in (start, limit, delta)):
-        raise ModelFormatError("a range over open sizes", got=limit, hint="bind them: input_shapes={name: …}")
+        raise ModelFormatError("a range over open sizes", got=limit, hint="bind open sizes: input_shapes={name: shape}")
     if delta == 0:
         raise ModelFormatError("a range needs a step", got=f"{start} … {limit} by {delta}")
     affordable(abs((float(limit) - float(start)) / float(delta)), "a range")

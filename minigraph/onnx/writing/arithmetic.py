@@ -127,7 +127,8 @@ def reduced(w: Writer, op: reduction.Reduction, name: str, rank: int) -> str:
     """Write a reduction of a value that is written under a name."""
     if not op.axes:
         return name
-    if op.keepdims and rank >= 3 and op.axes == tuple(range(2, rank)) and type(op) in _GLOBAL:
+    # Global pools over more than three axes have no kernels in onnxruntime.
+    if op.keepdims and 3 <= rank <= 5 and op.axes == tuple(range(2, rank)) and type(op) in _GLOBAL:
         return str(w.emit(_GLOBAL[type(op)], [name]))
     axes = w.array(list(op.axes), "int64", "axes")
     return str(w.emit(_REDUCTIONS[type(op)], [name, axes], keepdims=int(op.keepdims)))
