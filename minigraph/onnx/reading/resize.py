@@ -137,7 +137,9 @@ def _coordinates(transformation: str, s: Sampling) -> Array:
     if transformation == "asymmetric":
         return i / s.scale
     if transformation == "align_corners":
-        return i * (s.size - 1) / (s.length - 1) if s.length > 1 else i * 0
+        # With scales the standard's reference takes size·scale as the length, before it is cut off to an integer.
+        length = s.size * s.scale
+        return i * (s.size - 1) / (length - 1) if s.length > 1 else i * 0
     if transformation == "tf_half_pixel_for_nn":
         return (i + 0.5) / s.scale
     if transformation == "tf_crop_and_resize":
