@@ -18,6 +18,7 @@ from minigraph.onnx.known import Known
 from minigraph.onnx.proto import onnx_package
 from minigraph.onnx.tensors import tensor_of
 from minigraph.onnx.writing import WRITERS
+from minigraph.onnx.writing.dtypes import in_known_dtype
 from minigraph.onnx.writing.networks import conv_with, gemm_with
 from minigraph.ops.conv import Conv2D, Conv2DTranspose
 from minigraph.ops.elementwise import Add
@@ -75,7 +76,7 @@ def _prepared(graph: Graph) -> Graph:
         graph = graph.rebuild(_Inlining())
     if any(getattr(n.op, "layout", None) == NHWC for n in graph.nodes):
         graph = CHANNELS_FIRST(graph, trace)
-    return graph
+    return graph.rebuild(in_known_dtype)
 
 
 def _has_form(op: Function) -> bool:

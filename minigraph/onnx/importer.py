@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,13 +14,14 @@ from minigraph.ir.graph import Graph, topological
 from minigraph.ir.leaves import Input, Variable
 from minigraph.ir.node import Node
 from minigraph.ir.origin import Origin, inheriting
-from minigraph.ir.types import RESERVED, Dim, Size, TensorType, is_float, symbol
+from minigraph.ir.types import Dim, TensorType, is_float
 from minigraph.onnx.definitions import definition_of, domain_of, schema_of, with_attributes
+from minigraph.onnx.inputs import DeclaredTypes
 from minigraph.onnx.known import Known
 from minigraph.onnx.proto import shown
 from minigraph.onnx.reader import Reader
 from minigraph.onnx.reading import TRANSLATORS
-from minigraph.onnx.tensors import array_of, dtype_of
+from minigraph.onnx.tensors import array_of
 from minigraph.ops import constant, reshape, where
 from minigraph.ops.region import function
 
@@ -59,7 +59,6 @@ class Importer:
         self.file = _printable(file or model.graph.name or "model")
         self.state: dict[str, Array] = {}
         self.known = Known(self.state)
-        self.symbols: dict[str, Dim] = {}
         self.opsets = {domain_of(o.domain): o.version for o in model.opset_import}
         self.functions = {(domain_of(f.domain), f.name): f for f in model.functions}
         self.outermost: dict[str, Node] = {}
@@ -68,6 +67,7 @@ class Importer:
         self.promoted: dict[Node, Node] = {}  # constant → the variable that it has become
         self.origin = Origin(file=self.file)
         self.depth = 0
+        self.declared = DeclaredTypes()
         shapes, values = dict(input_shapes or {}), dict(input_values or {})
         inputs = self.checked("the inputs", lambda: self._inputs(shapes, values))
         self._initializers()
@@ -94,60 +94,11 @@ class Importer:
             if proto.name in values:
                 self._bind(proto.name, self.placed(partial(constant, np.asarray(values[proto.name]))))
                 continue
-            made = self.placed(partial(Node, Input(proto.name, self._type(proto, shapes.get(proto.name)))))
+            type = self.declared.type(proto, shapes.get(proto.name))
+            made = self.placed(partial(Node, Input(proto.name, type)))
             self._bind(proto.name, made)
             inputs.append(made)
         return inputs
-
-    def _type(self, proto: Any, shape: Sequence[int | None] | None) -> TensorType:
-        what = f"input {shown(proto.name)}"
-        if proto.type.WhichOneof("value") != "tensor_type":
-            raise ModelFormatError(f"{what} is no tensor", expected="a tensor", got=proto.type.WhichOneof("value"))
-        declared = proto.type.tensor_type
-        dtype = dtype_of(declared.elem_type, what)
-        if not declared.HasField("shape"):
-            if shape is None:
-                raise ModelFormatError(
-                    f"{what} has no shape", expected="a shape", hint=f"give it: input_shapes={{{proto.name!r}: …}}"
-                )
-            undeclared = type(declared.shape).Dimension()
-            return TensorType(tuple(self._size(undeclared, proto.name, i, s) for i, s in enumerate(shape)), dtype)
-        dims = list(declared.shape.dim)
-        if shape is not None and len(shape) != len(dims):
-            raise ModelFormatError(f"the shape given for {what} does not fit", expected=f"{len(dims)} sizes", got=shape)
-        sizes = [self._size(d, proto.name, i, None if shape is None else shape[i]) for i, d in enumerate(dims)]
-        return TensorType(tuple(sizes), dtype)
-
-    def _size(self, dim: Any, name: str, axis: int, given: int | None) -> Size:
-        """Return a declared size: a number, or a symbol where the file leaves it open and the caller too."""
-        if dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0:
-            if given is not None and given != dim.dim_value:
-                raise ModelFormatError(
-                    f"axis {axis} of input {shown(name)} is not open", expected=dim.dim_value, got=given
-                )
-            return int(dim.dim_value)
-        key = dim.dim_param if dim.dim_param not in ("", "?") else f"{name}_{axis}"
-        if given is not None:
-            before = self.symbols.get(key)
-            if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or given < 0:
-                raise ModelFormatError("not a size", expected="an integer ≥ 0", got=repr(given))
-            if isinstance(before, int) and before != given:
-                raise ModelFormatError(f"two sizes for the dimension {shown(key)}", expected=before, got=given)
-            self.symbols[key] = int(given)  # type: ignore[assignment]
-        elif key not in self.symbols:
-            self.symbols[key] = self._symbol(key, axis)
-        return self.symbols[key]
-
-    def _symbol(self, key: str, axis: int) -> Dim:
-        """Return a new symbol: N for the batch, else as much of the file's own name as can stand in a text."""
-        taken = {str(s) for s in self.symbols.values()}
-        word = re.sub(r"\W", "_", key, flags=re.ASCII)[:40]
-        base = "N" if axis == 0 else word if word.isidentifier() and word not in RESERVED else f"d_{word}"
-        name, number = base, 1
-        while name in taken:
-            number += 1
-            name = f"{base}{number}"
-        return symbol(name)
 
     def _initializers(self) -> None:
         """Read the tensors of the file; each becomes a node where it is first used."""
@@ -249,7 +200,7 @@ class Importer:
             raise
         except MinigraphError as error:
             summary = error.summary if what in error.summary else f"{what}: {error.summary}"
-            hint = BIND if "bind" in (error.hint or "") or self._open(error) else error.hint
+            hint = BIND if "bind" in (error.hint or "") or self._is_open(error) else error.hint
             raise ModelFormatError(
                 summary, expected=error.expected, got=error.got, hint=hint, where=self.origin.where
             ) from None
@@ -258,11 +209,9 @@ class Importer:
                 f"{what}: {type(error).__name__}: {str(error)[:300]}", where=self.origin.where
             ) from None
 
-    def _open(self, error: MinigraphError) -> bool:
+    def _is_open(self, error: MinigraphError) -> bool:
         """Tell whether an error without a hint is about an open size."""
-        symbols = [str(size) for size in self.symbols.values() if isinstance(size, Dim)]
-        told = f"{error.expected} {error.got}"
-        return error.hint is None and any(re.search(rf"\b{symbol}(\b|_)", told) for symbol in symbols)
+        return error.hint is None and self.declared.speaks_of(f"{error.expected} {error.got}")
 
     def _node(self, proto: Any) -> list[Node | None]:
         inputs: list[Node | None] = []

@@ -267,6 +267,8 @@ def resize(rng: Rng) -> Drawn:
     # And it leaves an axis alone whose size stays, whatever the scale says of a symmetric half pixel.
     only = "reference" if "antialias" in attributes or transformation == "half_pixel_symmetric" else ""
     if coin(rng):
+        # Aligned corners: size·scale is the length for the reference, and cut off to an integer for onnxruntime.
+        only = "reference" if transformation == "align_corners" else only
         exact = [0.5, 0.75, 1.0, 1.5, 2.0, 3.0]  # others times a size are rounded in float32, or not
         scales = np.array(
             [*lead, *rng.choice(exact if only else [0.5, 0.6, 0.75, 1.0, 1.3, 1.5, 2.0, 2.6, 3.0], 2)], np.float32

@@ -51,7 +51,8 @@ def _asinh(x: Node) -> Node:
     terms = [(-1) ** k * math.comb(2 * k, k) / (4**k * (2 * k + 1)) for k in range(_TERMS)]
     size = ops.abs(x)
     # x² of a large number overflows, and is not needed: √(x² + 1) = x there.
-    root = ops.where(size < 1e4, ops.sqrt(ops.minimum(size, 1e4) * ops.minimum(size, 1e4) + 1.0), size)
+    within = ops.minimum(size, 1e9)
+    root = ops.where(size < 1e9, ops.sqrt(within * within + 1.0), size)
     return _near_zero(x, terms, ops.sign(x) * ops.log(size + root))
 
 
@@ -93,5 +94,6 @@ _FUNCTIONS: dict[str, Callable[[Node], Node]] = {
 
 @reads(*_FUNCTIONS)
 def trigonometric(n: Reader) -> Node:
-    """A function of one number, to a few units in the last place."""
-    return _FUNCTIONS[n.op_type](n.operand(0))
+    """A function of one number, to a few units in the last place; of float16 computed in float32."""
+    x = n.operand(0)
+    return ops.cast(_FUNCTIONS[n.op_type](ops.cast(x, "float32") if x.dtype == "float16" else x), x.dtype)

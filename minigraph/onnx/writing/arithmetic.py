@@ -6,7 +6,7 @@ import math
 
 from minigraph.ir.node import Node
 from minigraph.ir.op import Op
-from minigraph.ir.types import normalize_axis
+from minigraph.ir.types import is_float, normalize_axis
 from minigraph.onnx.writing.registry import Writer, writes
 from minigraph.ops import activations as act
 from minigraph.ops import elementwise as el
@@ -17,7 +17,7 @@ from minigraph.ops.shape import Cast
 # Ops that ONNX has under another name, or the same.
 _NAMES: dict[type[Op], str] = {
     el.Abs: "Abs", el.Add: "Add", el.Sub: "Sub", el.Mul: "Mul", el.Div: "Div", el.Neg: "Neg", el.Sign: "Sign",
-    el.Floor: "Floor", el.Less: "Less", el.LessEqual: "LessOrEqual", el.Greater: "Greater",
+el.Less: "Less", el.LessEqual: "LessOrEqual", el.Greater: "Greater",
     el.GreaterEqual: "GreaterOrEqual", el.Equal: "Equal", el.Where: "Where", real.Pow: "Pow", real.Exp: "Exp",
     real.Log: "Log", real.Sqrt: "Sqrt", real.Sin: "Sin", real.Cos: "Cos", real.Erf: "Erf", act.Relu: "Relu",
     act.Sigmoid: "Sigmoid", act.Tanh: "Tanh", act.Softplus: "Softplus", act.HardSwish: "HardSwish",
@@ -28,6 +28,13 @@ _NAMES: dict[type[Op], str] = {
 def plain(w: Writer, node: Node) -> str:
     """The op of that name."""
     return str(w.emit(_NAMES[type(node.op)], w.operands(node)))
+
+
+@writes(el.Floor)
+def floor(w: Writer, node: Node) -> str:
+    """Floor; integers are their own."""
+    name = w.name(node.inputs[0])
+    return str(w.emit("Floor", [name])) if is_float(node.dtype) else name
 
 
 @writes(el.Maximum, el.Minimum)
