@@ -14,8 +14,9 @@ import numpy as np
 
 from minigraph.errors import ArgumentError
 from minigraph.onnx.api import import_model
-from minigraph.onnx.exporter import IR, OPSET
+from minigraph.onnx.exporter import IR
 from minigraph.onnx.files import read_model
+from minigraph.onnx.forms import OPSET
 from minigraph.onnx.importer import Importer, NumbersNeeded
 from minigraph.onnx.proto import onnx_package
 from minigraph.passes.lower import lower

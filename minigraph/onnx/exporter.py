@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,42 +11,24 @@ import numpy as np
 
 from minigraph.errors import DataError, GraphError
 from minigraph.ir.graph import Graph, topological
-from minigraph.ir.leaves import Constant, Input, Item, Variable
+from minigraph.ir.leaves import Input, Item, Variable
 from minigraph.ir.node import Node
 from minigraph.ir.types import Dim, Size, TensorType, known, symbol_parts
 from minigraph.onnx.flat import flat_values
+from minigraph.onnx.forms import OPSET, prepared
 from minigraph.onnx.known import Known
+from minigraph.onnx.parameters import biased, parameters
 from minigraph.onnx.proto import onnx_package
 from minigraph.onnx.tensors import tensor_of
 from minigraph.onnx.writing import WRITERS
-from minigraph.onnx.writing.dtypes import in_known_dtype
 from minigraph.onnx.writing.networks import conv_with, gemm_with
-from minigraph.ops.conv import Conv2D, Conv2DTranspose
-from minigraph.ops.elementwise import Add
-from minigraph.ops.fused import Fused
 from minigraph.ops.linalg import MatMul
-from minigraph.ops.random import RandomUniform
-from minigraph.ops.region import Function, inlined_results
-from minigraph.ops.shape import BroadcastTo, CountOf
-from minigraph.ops.window import NHWC
-from minigraph.passes.channels_first import CHANNELS_FIRST
-from minigraph.passes.fuse import UNFUSE
-from minigraph.passes.trace import Trace
+from minigraph.ops.region import Function
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-OPSET, IR = 20, 10
-# Ops that mean the same since this version of theirs as at opset 20: later versions took more types, or attributes with
-# defaults that change nothing. Of others a function is written only if its version is the one of opset 20.
-_SAME_SINCE = {
-    "Ceil": 6, "Celu": 12, "CumSum": 11, "DepthToSpace": 1, "GatherElements": 11, "GatherND": 11, "Hardmax": 13,
-    "InstanceNormalization": 6, "IsInf": 10, "IsNaN": 9, "LRN": 1, "Mish": 18, "Mod": 10, "PRelu": 7, "Reciprocal": 6,
-    "Resize": 11, "Round": 11, "Selu": 6, "Softsign": 1, "SpaceToDepth": 1, "ThresholdedRelu": 10, "Tile": 6,
-    "Trilu": 14, "Mean": 8, "Div": 7, "Clip": 11, "OneHot": 9, "Tan": 7, "Pow": 7, "BatchNormalization": 14, "Pad": 11,
-    "Acos": 7, "Acosh": 9, "Asin": 7, "Asinh": 9, "Atan": 7, "Atanh": 9, "AveragePool": 19, "Conv": 11, "Cosh": 9,
-    "ConvTranspose": 11, "GlobalLpPool": 2, "LpNormalization": 1, "LpPool": 18, "MaxPool": 12, "Sinh": 9, "TopK": 11,
-}  # fmt: skip
+IR = 10
 
 
 def export(graph: Graph, state: Mapping[str, Any], name: str) -> ModelProto:
@@ -64,50 +47,7 @@ def export(graph: Graph, state: Mapping[str, Any], name: str) -> ModelProto:
                 where="",
                 hint="build the graph with another name for the output",
             )
-    return _Exporter(_prepared(graph), state).model(name)
-
-
-def _prepared(graph: Graph) -> Graph:
-    """Return the graph in ops that ONNX has: regions taken apart, images with channels first."""
-    trace = Trace()
-    if any(isinstance(n.op, Fused) for n in graph.nodes):
-        graph = UNFUSE(graph, trace)
-    if any(isinstance(n.op, Function) and not _has_form(n.op) for n in graph.nodes):
-        graph = graph.rebuild(_Inlining())
-    if any(getattr(n.op, "layout", None) == NHWC for n in graph.nodes):
-        graph = CHANNELS_FIRST(graph, trace)
-    return graph.rebuild(in_known_dtype)
-
-
-def _has_form(op: Function) -> bool:
-    """Tell whether a function can be written as the one node that it came as."""
-    defs = onnx_package().defs
-    since = dict(op.attributes).get("since_version", 0)
-    if op.label in _SAME_SINCE and since >= _SAME_SINCE[op.label]:
-        return True
-    try:
-        schema = defs.get_schema(op.label, OPSET, "")
-        return bool(since and schema.since_version == since and not schema.deprecated)
-    except defs.SchemaError:
-        return False
-
-
-class _Inlining:
-    """Takes functions without a form apart: each once, however many of its results are read."""
-
-    def __init__(self) -> None:
-        self.apart: dict[Node, list[Node]] = {}
-
-    def __call__(self, node: Node, inputs: tuple[Node, ...]) -> Node:
-        made = node if inputs == node.inputs else node.with_inputs(inputs)
-        source = inputs[0] if isinstance(node.op, Item) else made
-        if not isinstance(source.op, Function) or _has_form(source.op):
-            return made
-        if source not in self.apart:
-            self.apart[source] = inlined_results(source)
-        if isinstance(node.op, Item):
-            return self.apart[source][node.op.index]
-        return self.apart[source][0] if isinstance(made.type, TensorType) else made
+    return _Exporter(prepared(graph), state).model(name)
 
 
 class _Exporter:
@@ -118,7 +58,7 @@ class _Exporter:
         self.helper = onnx.helper
         self.graph = graph
         self.known = Known({label: np.asarray(value) for label, value in state.items()})
-        self.parameters = _parameters(graph)
+        self.parameters = parameters(graph)
         self.flat = flat_values(graph, self.parameters)
         self.nodes: list[Any] = []
         self.initializers: dict[str, Any] = {}
@@ -128,7 +68,7 @@ class _Exporter:
         self.items: dict[Node, list[str]] = {}
         self.kept: dict[tuple[Any, ...], str] = {}  # initializers that writers asked for, by their numbers
         self.scope = ""
-        self.biased = _biased(graph, self.parameters)
+        self.biased = biased(graph, self.parameters)
 
     # --- the whole ------------------------------------------------------------------------------------------------
 
@@ -283,7 +223,7 @@ class _Exporter:
         scope = node.origin.scope
         base = variables[0] if len(variables) == 1 else f"{scope}/constant" if scope else "constant"
         array = np.array(value, dtype, order="C")
-        key = (base, dtype, array.shape, array.tobytes())
+        key = (base, dtype, array.shape, _digest(array))
         if key not in self.kept:
             self.reserved -= {base}.intersection(variables)
             self.kept[key] = self._store(array, base)
@@ -292,7 +232,7 @@ class _Exporter:
     def array(self, values: Any, dtype: str, base: str) -> str:
         """Return the name of an initializer with these numbers."""
         array = np.array(values, dtype, order="C")
-        key = ("", dtype, array.shape, array.tobytes())
+        key = ("", dtype, array.shape, _digest(array))
         if key not in self.kept:
             self.kept[key] = self._store(array, base)
         return self.kept[key]
@@ -359,45 +299,6 @@ class _Exporter:
         return self._unique(f"{self.scope}/{op_type}" if self.scope else op_type)
 
 
-def _parameters(graph: Graph) -> set[Node]:
-    """Return the nodes that no input reaches, nor an open size: they are written as numbers, unless one is repeated."""
-    found: set[Node] = set()
-    for node in graph.nodes:
-        if isinstance(node.op, (Variable, Constant)) or _is_count(node):
-            found.add(node)
-        elif isinstance(node.op, (Input, RandomUniform)) or not all(i in found for i in node.inputs):
-            continue
-        elif not isinstance(node.op, BroadcastTo) or _is_small(node.tensor_type.size):
-            found.add(node)
-    return found
-
-
-def _is_count(node: Node) -> bool:
-    """Tell whether a node counts elements whose number is known."""
-    return isinstance(node.op, CountOf) and all(isinstance(node.inputs[0].shape[a], int) for a in node.op.axes)
-
-
-def _is_small(size: Size) -> bool:
-    return not isinstance(size, Dim) and size < 1 << 20
-
-
-def _biased(graph: Graph, parameters: set[Node]) -> dict[Node, tuple[Node, Node]]:
-    """Return the sums that are written as the bias of their first operand: sum → (convolution or product, bias)."""
-    found: dict[Node, tuple[Node, Node]] = {}
-    outputs = set(graph.outputs.values())
-    for node in graph.nodes:
-        if not isinstance(node.op, Add):
-            continue
-        for source, bias in (node.inputs, node.inputs[::-1]):
-            alone = graph.uses[source] == 1 and source not in outputs and source not in parameters
-            if alone and bias in parameters and source.type == node.type and _is_bias(source, bias):
-                found[node] = (source, bias)
-                break
-    return found
-
-
-def _is_bias(source: Node, bias: Node) -> bool:
-    if isinstance(source.op, (Conv2D, Conv2DTranspose)):
-        wide = (1,) * (4 - bias.rank) + bias.shape
-        return wide in ((1, source.shape[1], 1, 1), (1, 1, 1, 1))
-    return isinstance(source.op, MatMul) and all(i.rank == 2 for i in source.inputs) and bias.rank <= 2
+def _digest(array: Any) -> bytes:
+    """Return what tells arrays apart, so that none is kept twice."""
+    return hashlib.blake2b(array.tobytes()).digest()

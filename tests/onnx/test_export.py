@@ -17,7 +17,7 @@ from minigraph.ir import Graph, Node, variable
 from minigraph.ir.leaves import input as input_
 from minigraph.ir.op import OPS
 from minigraph.ir.types import symbol
-from minigraph.onnx import exporter
+from minigraph.onnx import exporter, forms
 from minigraph.ops.norm import BatchNorm
 from minigraph.ops.random import Dropout
 from minigraph.ops.shape import BroadcastTo
@@ -544,6 +544,6 @@ def test_a_number_repeated_over_much_memory_stays_one_number():
 def test_versions():
     proto = to_proto(network())
     assert [(o.domain, o.version) for o in proto.opset_import] == [
-        ("", exporter.OPSET)
+        ("", forms.OPSET)
     ] and proto.ir_version == exporter.IR
     assert proto.producer_name == "minigraph" and proto.producer_version == mg.__version__

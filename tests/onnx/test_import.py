@@ -16,7 +16,7 @@ from onnx_checks import check, contents, distance, op_types, run_elsewhere  # no
 
 from minigraph.onnx import backend  # noqa: E402
 from minigraph.onnx.api import import_model, to_proto  # noqa: E402
-from minigraph.onnx.exporter import OPSET  # noqa: E402
+from minigraph.onnx.forms import OPSET  # noqa: E402
 
 SEEDS = 6
 TOLERANCE = {"float16": 2e-3, "float32": 1e-6, "float64": 1e-12}

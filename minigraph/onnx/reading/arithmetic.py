@@ -268,11 +268,6 @@ def mish(n: Reader) -> Node:
     return x * ops.tanh(ops.softplus(x))
 
 
-def zeros_like(x: Node) -> Node:
-    """Return zeros of x's type."""
-    return ops.zeros(x.shape, x.dtype)
-
-
 def affordable(elements: float, what: str) -> None:
     """Raise for numbers that would have to be computed in such a mass that only a hostile file asks for them."""
     if not elements <= LIMIT:

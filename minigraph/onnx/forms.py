@@ -1,0 +1,71 @@
+"""A graph in ops that ONNX has at the opset that is written: what functions stay the one node they came as."""
+
+from __future__ import annotations
+
+from minigraph.ir.graph import Graph
+from minigraph.ir.leaves import Item
+from minigraph.ir.node import Node
+from minigraph.ir.types import TensorType
+from minigraph.onnx.proto import onnx_package
+from minigraph.onnx.writing.dtypes import in_known_dtype
+from minigraph.ops.fused import Fused
+from minigraph.ops.region import Function, inlined_results
+from minigraph.ops.window import NHWC
+from minigraph.passes.channels_first import CHANNELS_FIRST
+from minigraph.passes.fuse import UNFUSE
+from minigraph.passes.trace import Trace
+
+OPSET = 20
+# Ops that mean the same since this version of theirs as at opset 20: later versions took more types, or attributes with
+# defaults that change nothing. Of others a function is written only if its version is the one of opset 20.
+_SAME_SINCE = {
+    "Ceil": 6, "Celu": 12, "CumSum": 11, "DepthToSpace": 1, "GatherElements": 11, "GatherND": 11, "Hardmax": 13,
+    "InstanceNormalization": 6, "IsInf": 10, "IsNaN": 9, "LRN": 1, "Mish": 18, "Mod": 10, "PRelu": 7, "Reciprocal": 6,
+    "Resize": 11, "Round": 11, "Selu": 6, "Softsign": 1, "SpaceToDepth": 1, "ThresholdedRelu": 10, "Tile": 6,
+    "Trilu": 14, "Mean": 8, "Div": 7, "Clip": 11, "OneHot": 9, "Tan": 7, "Pow": 7, "BatchNormalization": 14, "Pad": 11,
+    "Acos": 7, "Acosh": 9, "Asin": 7, "Asinh": 9, "Atan": 7, "Atanh": 9, "AveragePool": 19, "Conv": 11, "Cosh": 9,
+    "ConvTranspose": 11, "GlobalLpPool": 2, "LpNormalization": 1, "LpPool": 18, "MaxPool": 12, "Sinh": 9, "TopK": 11,
+}  # fmt: skip
+
+
+def prepared(graph: Graph) -> Graph:
+    """Return the graph in ops that ONNX has: regions taken apart, images with channels first."""
+    trace = Trace()
+    if any(isinstance(n.op, Fused) for n in graph.nodes):
+        graph = UNFUSE(graph, trace)
+    if any(isinstance(n.op, Function) and not _has_form(n.op) for n in graph.nodes):
+        graph = graph.rebuild(_Inlining())
+    if any(getattr(n.op, "layout", None) == NHWC for n in graph.nodes):
+        graph = CHANNELS_FIRST(graph, trace)
+    return graph.rebuild(in_known_dtype)
+
+
+def _has_form(op: Function) -> bool:
+    """Tell whether a function can be written as the one node that it came as."""
+    defs = onnx_package().defs
+    since = dict(op.attributes).get("since_version", 0)
+    if op.label in _SAME_SINCE and since >= _SAME_SINCE[op.label]:
+        return True
+    try:
+        schema = defs.get_schema(op.label, OPSET, "")
+        return bool(since and schema.since_version == since and not schema.deprecated)
+    except defs.SchemaError:
+        return False
+
+
+class _Inlining:
+    """Takes functions without a form apart: each once, however many of its results are read."""
+
+    def __init__(self) -> None:
+        self.apart: dict[Node, list[Node]] = {}
+
+    def __call__(self, node: Node, inputs: tuple[Node, ...]) -> Node:
+        made = node if inputs == node.inputs else node.with_inputs(inputs)
+        source = inputs[0] if isinstance(node.op, Item) else made
+        if not isinstance(source.op, Function) or _has_form(source.op):
+            return made
+        if source not in self.apart:
+            self.apart[source] = inlined_results(source)
+        if isinstance(node.op, Item):
+            return self.apart[source][node.op.index]
+        return self.apart[source][0] if isinstance(made.type, TensorType) else made
