@@ -244,5 +244,5 @@ def test_skipped_layers_keep_their_values_whatever_their_size(weights):
 
 def test_skipping_what_is_not_there_is_refused(weights):
     for skip in (["head"], ["fc"], "fc3"):
-        with pytest.raises(ArgumentError, match="no layer is called|several paths"):
+        with pytest.raises(ArgumentError, match=r"no layer is called|several paths"):
             load_weights(lenet5(), weights, skip=skip)
