@@ -27,30 +27,45 @@ _SAME_SINCE = {
     "ConvTranspose": 11, "GlobalLpPool": 2, "LpNormalization": 1, "LpPool": 18, "MaxPool": 12, "Sinh": 9, "TopK": 11,
 }  # fmt: skip
 
+# The onnx package's own shape inference fails on the function that defines it, where its axes are left out.
+_UNCHECKED = {"MeanVarianceNormalization"}
+
 
 def prepared(graph: Graph) -> Graph:
     """Return the graph in ops that ONNX has: regions taken apart, images with channels first."""
     trace = Trace()
     if any(isinstance(n.op, Fused) for n in graph.nodes):
         graph = UNFUSE(graph, trace)
-    if any(isinstance(n.op, Function) and not _has_form(n.op) for n in graph.nodes):
+    if any(isinstance(n.op, Function) and not _has_form(n) for n in graph.nodes):
         graph = graph.rebuild(_Inlining())
     if any(getattr(n.op, "layout", None) == NHWC for n in graph.nodes):
         graph = CHANNELS_FIRST(graph, trace)
     return graph.rebuild(in_known_dtype)
 
 
-def _has_form(op: Function) -> bool:
-    """Tell whether a function can be written as the one node that it came as."""
-    defs = onnx_package().defs
-    since = dict(op.attributes).get("since_version", 0)
-    if op.label in _SAME_SINCE and since >= _SAME_SINCE[op.label]:
-        return True
+def _has_form(node: Node) -> bool:
+    """Tell whether a function can be written as the one node that it came as, with its attributes and dtypes."""
+    op, defs = node.op, onnx_package().defs
+    assert isinstance(op, Function)
+    attributes = dict(op.attributes)
+    since = attributes.pop("since_version", 0)
+    attributes.pop("outputs", None)
     try:
         schema = defs.get_schema(op.label, OPSET, "")
-        return bool(since and schema.since_version == since and not schema.deprecated)
     except defs.SchemaError:
         return False
+    if schema.deprecated or op.label in _UNCHECKED or not attributes.keys() <= schema.attributes.keys():
+        return False
+    if since != schema.since_version and since < _SAME_SINCE.get(op.label, OPSET + 1):
+        return False
+    slots = op.slots or range(len(node.inputs))
+    formal = [schema.inputs[min(place, len(schema.inputs) - 1)] for place in range(len(slots))]
+    return all(slot < 0 or _type_name(node.inputs[slot]) in f.types for slot, f in zip(slots, formal, strict=True))
+
+
+def _type_name(node: Node) -> str:
+    names = {"float32": "float", "float64": "double"}
+    return f"tensor({names.get(node.dtype, node.dtype)})"
 
 
 class _Inlining:
@@ -62,7 +77,7 @@ class _Inlining:
     def __call__(self, node: Node, inputs: tuple[Node, ...]) -> Node:
         made = node if inputs == node.inputs else node.with_inputs(inputs)
         source = inputs[0] if isinstance(node.op, Item) else made
-        if not isinstance(source.op, Function) or _has_form(source.op):
+        if not isinstance(source.op, Function) or _has_form(source):
             return made
         if source not in self.apart:
             self.apart[source] = inlined_results(source)

@@ -24,10 +24,10 @@ EXTENDED = [name for name, _, tier in CASES if tier == "ext"]
 UNCLOSED = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # the runner leaves its files to Python
 
 
-def replayed(tier: str, report: pathlib.Path) -> dict[str, dict[str, object]]:
+def replayed(tier: str, report: pathlib.Path, backend: str = "minigraph.onnx.backend") -> dict[str, dict[str, object]]:
     """Run a tier of the list in this process, as the command line does, and return what it says about each case."""
     before = signal.getsignal(signal.SIGALRM)
-    arguments = ["run_suite.py", "minigraph.onnx.backend", "--list", str(LIST), "--tier", tier, "--json", str(report)]
+    arguments = ["run_suite.py", backend, "--list", str(LIST), "--tier", tier, "--json", str(report)]
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"onnx\.")  # the suite divides by 0 when it makes its data
         patch.setattr(sys, "argv", arguments)
@@ -63,3 +63,11 @@ def test_extended(name, extended):
 
 def test_the_list_is_whole():
     assert len(CORE) == 250 and len(EXTENDED) == 346 and len(CASES) == 596
+
+
+@UNCLOSED
+@pytest.mark.slow
+@pytest.mark.parametrize("tier", ["core", "ext"])
+def test_optimised_models_give_the_same(tier, tmp_path):
+    found = replayed(tier, tmp_path / "optimised.json", str(HERE / "optimizing_backend.py"))
+    assert {name: case["error"] for name, case in found.items() if not case["ok"]} == {}
