@@ -11,7 +11,7 @@ from typing import Any
 from minigraph.errors import ArgumentError, DTypeError, MinigraphError, ShapeError
 from minigraph.ir.node import Node, Operand, as_node
 from minigraph.ir.op import Op
-from minigraph.ir.types import Dim, Shape, Size, TensorType, check_dtype, known, normalize_axis, tensor
+from minigraph.ir.types import Dim, Shape, Size, TensorType, check_dtype, known, normalize_axis, shifted, tensor
 from minigraph.ops.shape import reshape
 
 Pairs = tuple[tuple[int, int], ...]
@@ -35,8 +35,7 @@ class Pad(Op, name="pad"):
         if len(self.padding) != type.rank or any(p < 0 for pair in self.padding for p in pair):
             raise ShapeError("bad padding", expected=f"{type.rank} pairs of numbers ≥ 0", got=self.padding)
         sizes = tuple(
-            s if (before, after) == (0, 0) else known(s, "a padded axis") + before + after
-            for s, (before, after) in zip(type.shape, self.padding, strict=True)
+            shifted(s, before + after, 1) for s, (before, after) in zip(type.shape, self.padding, strict=True)
         )
         return TensorType(sizes, type.dtype)
 

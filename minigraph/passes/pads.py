@@ -8,10 +8,11 @@ from typing import Any
 
 from minigraph.errors import ShapeError
 from minigraph.ir.node import Node
-from minigraph.ir.types import Dim
+from minigraph.ir.types import Dim, Shape
 from minigraph.ops.conv import Conv2D
-from minigraph.ops.indexing import Pad
+from minigraph.ops.indexing import Pad, Pairs
 from minigraph.ops.pool import AvgPool2D, MaxPool2D
+from minigraph.ops.shape import Reshape, reshape
 from minigraph.ops.window import NHWC
 from minigraph.passes.driver import Rewriting, at
 from minigraph.passes.trace import Refusal
@@ -31,6 +32,47 @@ def pad_of_pad(node: Node) -> Node | None:
             both = tuple((a + c, b + d) for (a, b), (c, d) in zip(outer, inner, strict=True))
             return Node(Pad(both, v), (x,))
     return None
+
+
+@at(Reshape)
+def reshape_of_pad(node: Node) -> Node | None:
+    """reshape(pad(x)) = pad(reshape(x)): a signal that becomes an image of height 1 is padded as an image.
+
+    When: the reshape only adds axes of size 1, or drops such that are not padded.
+
+        %0 = input("x") : float32[2,3,6]
+        %1 = pad(%0, padding=((0, 0), (0, 0), (1, 1))) : float32[2,3,8]
+        %2 = reshape(%1, shape=(2, 3, 1, 8)) : float32[2,3,1,8]
+        return y=%2
+    """
+    padded = node.inputs[0]
+    if not isinstance(padded.op, Pad):
+        return None
+    sources = _sources(padded.shape, node.shape, padded.op.padding)
+    if sources is None:
+        return None
+    (x,) = padded.inputs
+    inner = reshape(x, [1 if axis is None else x.shape[axis] for axis in sources])
+    pads = tuple((0, 0) if axis is None else padded.op.padding[axis] for axis in sources)
+    return Node(Pad(pads, padded.op.value), (inner,))
+
+
+def _sources(old: Shape, new: Shape, pads: Pairs) -> list[int | None] | None:
+    """Return which old axis each new one is, None for an added 1; or None where the axes are not those any more."""
+    sources: list[int | None] = []
+    place = 0
+    for size in new:
+        while place < len(old) and old[place] != size and old[place] == 1 and pads[place] == (0, 0):
+            place += 1  # dropped
+        if place < len(old) and old[place] == size:
+            sources.append(place)
+            place += 1
+        elif size == 1:
+            sources.append(None)
+        else:
+            return None
+    left = range(place, len(old))
+    return sources if all(old[axis] == 1 and pads[axis] == (0, 0) for axis in left) else None
 
 
 @at(Conv2D)
@@ -110,6 +152,7 @@ def _into(node: Node, padded: Node, window: Any, *operands: Node, **changes: Any
 MERGE_PADS = Rewriting(
     "merge_pads",
     (
+        reshape_of_pad,  # towards the convolution of a signal
         pad_of_pad,  # one padding in a row
         convolution_of_pad,  # zeros are what a convolution pads
         average_of_pad,  # and what an average may count

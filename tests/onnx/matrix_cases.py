@@ -994,7 +994,7 @@ def pad_before() -> Iterator[Case]:
     yield net.folds("channels too", y, "Conv Pad")
     net = Net()
     y = net.norm(net.conv(net.pad(net.image(dims=1), 0, 0, 1, 0, 0, 1), dims=1))
-    yield net.folds("1-D", y, "Conv Pad")
+    yield net.folds("1-D", y, "Conv")
 
 
 # --- several batch norms ----------------------------------------------------------------------------------------------

@@ -42,6 +42,77 @@ def test_paddings_in_a_row_become_one():
     )
 
 
+def test_a_padded_signal_becomes_a_padded_image_and_its_convolution_takes_the_padding():
+    check(
+        """
+        %0 = input("x") : float32[2,3,6]
+        %1 = variable("w") : float32[4,3,1,3]
+        %2 = pad(%0, padding=((0, 0), (0, 0), (1, 2))) : float32[2,3,9]
+        %3 = reshape(%2, shape=(2, 3, 1, 9)) : float32[2,3,1,9]
+        %4 = conv2d(%3, %1, layout="NCHW") : float32[2,4,1,7]
+        return y=%4
+        """,
+        """
+        %0 = input("x") : float32[2,3,6]
+        %1 = reshape(%0, shape=(2, 3, 1, 6)) : float32[2,3,1,6]
+        %2 = variable("w") : float32[4,3,1,3]
+        %3 = conv2d(%1, %2, padding=((0, 0), (1, 2)), layout="NCHW") : float32[2,4,1,7]
+        return y=%3
+        """,
+        MERGE_PADS,
+    )
+
+
+def test_axes_of_one_are_dropped_before_the_padding():
+    check(
+        """
+        %0 = input("x") : float32[2,1,6]
+        %1 = pad(%0, padding=((1, 0), (0, 0), (1, 1))) : float32[3,1,8]
+        %2 = reshape(%1, shape=(3, 8)) : float32[3,8]
+        return y=%2
+        """,
+        """
+        %0 = input("x") : float32[2,1,6]
+        %1 = reshape(%0, shape=(2, 6)) : float32[2,6]
+        %2 = pad(%1, padding=((1, 0), (1, 1))) : float32[3,8]
+        return y=%2
+        """,
+        pads.reshape_of_pad,
+    )
+
+
+@pytest.mark.parametrize(
+    ("padding", "padded_", "shape"),
+    [
+        ("((0, 0), (0, 0), (1, 1))", "2,3,8", "(6, 8)"),  # axes are joined
+        ("((0, 0), (0, 0), (0, 2))", "2,3,8", "(2, 24)"),
+        ("((0, 0), (0, 0), (0, 2))", "2,3,8", "(2, 3, 2, 4)"),  # one is taken apart
+    ],
+)
+def test_other_reshapes_stay_behind_their_padding(padding, padded_, shape):
+    unchanged(
+        f"""
+        %0 = input("x") : float32[2,3,6]
+        %1 = pad(%0, padding={padding.replace("(1, 1)", "(0, 2)")}) : float32[{padded_}]
+        %2 = reshape(%1, shape={shape}) : float32[{shape[1:-1].replace(" ", "")}]
+        return y=%2
+        """,
+        MERGE_PADS,
+    )
+
+
+def test_an_axis_that_padding_made_is_not_dropped():
+    unchanged(
+        """
+        %0 = input("x") : float32[2,0]
+        %1 = pad(%0, padding=((0, 0), (1, 0))) : float32[2,1]
+        %2 = reshape(%1, shape=(2,)) : float32[2]
+        return y=%2
+        """,
+        MERGE_PADS,
+    )
+
+
 @pytest.mark.parametrize(("inner", "outer"), [("0.5", "0.0"), ("0.0", "-inf"), ("nan", "nan")])
 def test_paddings_of_different_values_stay(inner, outer):
     unchanged(
