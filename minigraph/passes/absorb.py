@@ -16,7 +16,7 @@ from minigraph.ops.elementwise import Add, Div, Mul, Neg, Sub
 from minigraph.ops.indexing import Pad
 from minigraph.ops.linalg import MatMul
 from minigraph.ops.pool import AvgPool2D, MaxPool2D
-from minigraph.ops.reduction import Mean, Sum
+from minigraph.ops.reduction import Max, Mean, Min, Sum
 from minigraph.ops.region import Function, inline
 from minigraph.ops.shape import Cast, Concat, Reshape, Transpose
 from minigraph.passes import affine, volumes
@@ -249,7 +249,7 @@ def _absorb_cast(node: Node, map_: Affine, around: Surroundings, walk: _Walk) ->
 
 
 def _absorb_reduction(node: Node, map_: Affine, around: Surroundings, walk: _Walk) -> Result:
-    """mean(x)·s + t = mean(x·s + t); sum(x)·s + t = sum(x·s) + t, over other axes."""
+    """mean(x)·s + t = mean(x·s + t); max and min alike where s > 0; sum(x)·s + t = sum(x·s) + t; over other axes."""
     op: Any = node.op
     x = node.inputs[0]
     axis = x.rank - 1
@@ -258,12 +258,15 @@ def _absorb_reduction(node: Node, map_: Affine, around: Surroundings, walk: _Wal
         axis = left[map_.axis]
         if axis in op.axes:
             return Refusal("axes differ: the batch norm's axis was reduced", (node,))
-    mean = isinstance(op, Mean)
-    made = absorb(x, Affine(axis, map_.scale, map_.shift if mean else None), around, walk)
+    refusal = not_positive(map_.scale, around, node) if isinstance(op, (Max, Min)) else None
+    if refusal is not None:
+        return refusal
+    summed = isinstance(op, Sum)
+    made = absorb(x, Affine(axis, map_.scale, None if summed else map_.shift), around, walk)
     if isinstance(made, Refusal):
         return made
     result = node.with_inputs((made,))
-    return result if mean else add_shift(result, map_, around)
+    return add_shift(result, map_, around) if summed else result
 
 
 def _absorb_function(node: Node, map_: Affine, around: Surroundings, walk: _Walk) -> Result:
@@ -286,6 +289,6 @@ _ABSORBERS: tuple[tuple[tuple[type, ...], Callable[[Node, Affine, Surroundings, 
     ((MaxPool2D,), _absorb_maximum),
     ((Pad,), _absorb_padding),
     ((Cast,), _absorb_cast),
-    ((Mean, Sum), _absorb_reduction),
+    ((Mean, Sum, Max, Min), _absorb_reduction),
     ((Function,), _absorb_function),
 )

@@ -12,7 +12,7 @@ from minigraph.ir.types import Dim
 from minigraph.ops.conv import Conv2D, Conv2DTranspose, Convolution
 from minigraph.ops.linalg import MatMul
 from minigraph.ops.pool import AvgPool2D, MaxPool2D
-from minigraph.ops.reduction import Mean
+from minigraph.ops.reduction import Max, Mean, Min
 from minigraph.ops.shape import Reshape, Transpose, broadcast_to, reshape
 from minigraph.ops.window import NHWC
 from minigraph.passes import affine, volumes
@@ -35,7 +35,7 @@ def feeding(node: Node, around: Surroundings) -> tuple[Node, list[Node]] | None:
 def moved_from(node: Node) -> tuple[Node, list[Node]]:
     """Return what a value was before it was reshaped, transposed, pooled or averaged, and the ops that did so."""
     path: list[Node] = []
-    while isinstance(node.op, (Reshape, Transpose, AvgPool2D, MaxPool2D, Mean)) and len(path) <= _LONGEST:
+    while isinstance(node.op, (Reshape, Transpose, AvgPool2D, MaxPool2D, Mean, Max, Min)) and len(path) <= _LONGEST:
         path.append(node)
         node = node.inputs[0]
     return node, path
@@ -74,7 +74,9 @@ def _through(node: Node, map_: Affine, around: Surroundings) -> Affine | Refusal
     if isinstance(op, (Reshape, Transpose)):
         return _through_movement(node, map_)
     if isinstance(op, Mean):
-        return _through_mean(node, map_)
+        return _through_reduction(node, map_)
+    if isinstance(op, (Max, Min)):
+        return not_positive(map_.scale, around, node) or _through_reduction(node, map_)
     if map_.axis != affine.channels_axis(node.op) and not affine.is_scalar(map_):
         return Refusal("axes differ: the pool runs along the batch norm's axis", (node,))
     if isinstance(op, MaxPool2D):
@@ -83,12 +85,12 @@ def _through(node: Node, map_: Affine, around: Surroundings) -> Affine | Refusal
     return Refusal("the pool counts its padding", (node,)) if op.count_padding and padded else map_
 
 
-def _through_mean(node: Node, map_: Affine) -> Affine | Refusal:
+def _through_reduction(node: Node, map_: Affine) -> Affine | Refusal:
     op: Any = node.op
     if affine.is_scalar(map_):
         return Affine(max(node.rank - 1, 0), map_.scale, map_.shift)
     if map_.axis in op.axes:
-        return Refusal("axes differ: the mean runs along the batch norm's axis", (node,))
+        return Refusal(f"axes differ: the {op.name} runs along the batch norm's axis", (node,))
     left = [i for i in range(node.inputs[0].rank) if op.keepdims or i not in op.axes]
     return Affine(left.index(map_.axis), map_.scale, map_.shift)
 

@@ -290,6 +290,16 @@ def test_row_10_through_a_maximum_where_the_scale_is_positive(net, options):
     folds(net, net.conv(x, size=2), "max_pool2d conv2d add", symbolic=False)
 
 
+@variants({"op": "max"}, {**NCHW, "op": "max", "keepdims": True}, {"op": "min"})
+def test_row_10_through_an_extreme_where_the_scale_is_positive(net, options):
+    axes = tuple(a for a in (1, 2, 3) if a != net.axis)
+    x = net.norm(net.image(4, 4, 4), gamma=[0.5, 1.5, 1, 2])
+    pooled = getattr(ops, options["op"])(x, axes, options.get("keepdims", False))
+    flat = ops.reshape(pooled, (net.batch, 4))
+    between = f"{options['op']} reshape" if options.get("keepdims") else options["op"]
+    folds(net, net.dense(flat), f"{between} matmul add", symbolic=False)
+
+
 @variants({}, NCHW, SYMBOLIC, {"keepdims": True})
 def test_row_10_through_a_mean(net, options):
     axes = tuple(a for a in (1, 2, 3) if a != net.axis)
@@ -837,8 +847,17 @@ def test_row_25_through_a_maximum_where_the_scale_is_positive(net, options):
     folds(net, net.norm(x, gamma=[1, 2, 0.5, 1, 1, 3]), "conv2d add max_pool2d", symbolic=False)
 
 
+@variants({"op": "max"}, {**NCHW, "op": "max", "keepdims": True}, {"op": "min", "keepdims": True})
+def test_row_25_through_an_extreme_where_the_scale_is_positive(net, options):
+    axes = tuple(a for a in (1, 2, 3) if a != net.axis)
+    x = getattr(ops, options["op"])(net.conv(net.image()), axes, options.get("keepdims", False))
+    y = net.norm(x, axis=net.axis if options.get("keepdims") else 1, gamma=[1, 2, 0.5, 1, 1, 3])
+    folds(net, y, f"conv2d add {options['op']}", symbolic=False)
+
+
 @variants({}, dtypes=WIDE)
 def test_row_25_refused_where_the_signs_are_mixed(net):
+    refuses(net, net.norm(ops.max(net.conv(net.image()), (1, 2)), axis=1), "sign: the scale is -")
     refuses(net, net.norm(ops.max_pool2d(net.conv(net.image()))), "sign: the scale is -")
     pooled = ops.max_pool2d(net.conv(net.image(4, 12, 12), 5))
     refuses(net, net.norm(pooled, axis=1), "axes differ: the pool runs along the batch norm's axis")
