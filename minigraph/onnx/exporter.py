@@ -82,7 +82,7 @@ class _Exporter:
         nodes, initializers = self._read()
         inputs = [self._info(n.label, n.tensor_type) for n in self.graph.inputs]
         outputs = [self._info(label, n.tensor_type) for label, n in self.graph.outputs.items()]
-        graph = self.helper.make_graph(nodes, name, inputs, outputs, initializers)
+        graph = self.helper.make_graph(nodes, name or "graph", inputs, outputs, initializers)
         from minigraph import __version__
 
         model: ModelProto = self.helper.make_model(

@@ -10,8 +10,8 @@ from minigraph.onnx.proto import onnx_package
 def keep_signature(before: Any, after: Any, bound: bool) -> None:
     """Give an optimised model the inputs and outputs of the one it was made of.
 
-    Inputs that nothing reads stay; declared types too, unless sizes were bound: what is computed in another dtype, as
-    bfloat16 is, gets a cast. Defaults of inputs that a caller may override stay initializers.
+    Inputs that nothing reads stay; declared types too, where there are any and no sizes were bound: what is computed in
+    another dtype, as bfloat16 is, gets a cast. Defaults of inputs that a caller may override stay initializers.
     """
     old, new = before.graph, after.graph
     fixed = {t.name for t in old.initializer}
@@ -19,7 +19,7 @@ def keep_signature(before: Any, after: Any, bound: bool) -> None:
     made = {info.name: info for info in (*new.input, *new.output)}
 
     def kept(info: Any) -> Any:
-        return made[info.name] if bound and info.name in made else info
+        return made[info.name] if info.name in made and (bound or not _element(info)) else info
 
     inputs = [kept(i) for i in old.input if i.name not in fixed or i.name in optional]
     outputs = [kept(o) for o in old.output]

@@ -6,7 +6,7 @@ import pytest
 onnx = pytest.importorskip("onnx", "1.17")
 
 from minigraph.errors import ArgumentError, ModelFormatError  # noqa: E402
-from minigraph.onnx import backend  # noqa: E402
+from minigraph.onnx import backend, optimize  # noqa: E402
 
 helper, FLOAT, INT = onnx.helper, onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
 
@@ -64,3 +64,12 @@ def test_devices_and_what_can_be_read():
         backend.prepare(RELU, "CUDA")
     with pytest.raises(ModelFormatError, match="Loop"):
         backend.prepare(unknown).run([np.zeros(1, "float32")])
+
+
+def test_what_a_file_leaves_out_is_filled_in():
+    bare = model_of([helper.make_node("Relu", ["x"], ["y"])], [("x", FLOAT, ["batch", 3])])
+    bare.graph.name = ""
+    bare.graph.output[0].ClearField("type")
+    optimized = optimize(bare)
+    onnx.checker.check_model(optimized, full_check=True)
+    assert optimized.graph.output[0].type.tensor_type.elem_type == FLOAT
