@@ -1,4 +1,4 @@
-"""What the ONNX standard says of an op: its schema, and the function of other ops that it may be defined as."""
+"""What nodes are by the ONNX standard: an op's schema, the function it may be defined as, what a node reads."""
 
 from __future__ import annotations
 
@@ -69,3 +69,30 @@ def with_attributes(nodes: Iterable[Any], given: Mapping[str, Any]) -> list[Any]
                 value.name = attribute.name
         made.append(copy)
     return made
+
+
+def needed_nodes(graph: Any) -> set[int]:
+    """Return the places of the nodes that a graph's outputs depend on: what nothing reads need not be known here."""
+    read = {output.name for output in graph.output}
+    needed: set[int] = set()
+    for index in reversed(range(len(graph.node))):
+        node = graph.node[index]
+        if not read.isdisjoint(node.output):
+            needed.add(index)
+            read |= _names_read(node)
+    return needed
+
+
+def _names_read(node: Any) -> set[str]:
+    """Return all names that a node may read: its inputs, those in graphs that it holds, those that attributes say."""
+    names: set[str] = set()
+    waiting = [node]
+    while waiting:
+        each = waiting.pop()
+        names.update(each.input)
+        for attribute in each.attribute:
+            names.add(attribute.s.decode("utf-8", "replace"))  # the training domain's Gradient names a value so
+            for body in (attribute.g, *attribute.graphs):
+                names.update(output.name for output in body.output)
+                waiting += body.node
+    return names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -15,7 +15,7 @@ from minigraph.ir.leaves import Input, Variable
 from minigraph.ir.node import Node
 from minigraph.ir.origin import Origin, inheriting
 from minigraph.ir.types import Dim, TensorType, is_float
-from minigraph.onnx.definitions import definition_of, domain_of, schema_of, with_attributes
+from minigraph.onnx.definitions import definition_of, domain_of, needed_nodes, schema_of, with_attributes
 from minigraph.onnx.inputs import DeclaredTypes
 from minigraph.onnx.known import Known
 from minigraph.onnx.proto import shown
@@ -71,7 +71,7 @@ class Importer:
         shapes, values = dict(input_shapes or {}), dict(input_values or {})
         inputs = self.checked("the inputs", lambda: self._inputs(shapes, values))
         self._initializers()
-        self.run(model.graph.node)
+        self.run(model.graph.node, needed_nodes(model.graph))
         outputs = {o.name: self._output(o.name) for o in model.graph.output}
         self.graph = self.checked("the graph", lambda: Graph(outputs, inputs=inputs))
         used = {v.label for v in self.graph.variables}
@@ -167,9 +167,11 @@ class Importer:
             raise ModelFormatError(f"output {shown(name)} is made by no node")
         return node
 
-    def run(self, nodes: Iterable[Any]) -> None:
-        """Translate nodes in order."""
+    def run(self, nodes: Iterable[Any], needed: Set[int] | None = None) -> None:
+        """Translate nodes in order: all of them, or those at some places."""
         for index, proto in enumerate(nodes):
+            if needed is not None and index not in needed:
+                continue
             outer = self.origin
             if not self.depth:
                 self.origin = Origin(self.file, index + 1, _scope_of(proto))

@@ -73,3 +73,27 @@ def test_what_a_file_leaves_out_is_filled_in():
     optimized = optimize(bare)
     onnx.checker.check_model(optimized, full_check=True)
     assert optimized.graph.output[0].type.tensor_type.elem_type == FLOAT
+
+
+def test_what_nothing_reads_need_not_be_known():
+    unread = model_of(
+        [helper.make_node("Frobnicate", ["x"], ["z"]), helper.make_node("Relu", ["x"], ["y"])], [("x", FLOAT, [2])]
+    )
+    np.testing.assert_array_equal(backend.run_model(unread, [np.float32([-1, 1])])[0], [0, 1])
+    assert [node.op_type for node in optimize(unread).graph.node] == ["Relu"]
+
+
+def test_what_only_a_branch_reads_is_read():
+    outer = helper.make_node("Neg", ["x"], ["n"])
+    branch = {
+        name: helper.make_graph(
+            [helper.make_node(op, ["n"], [name])], name, [], [helper.make_empty_tensor_value_info(name)]
+        )
+        for name, op in (("t", "Relu"), ("e", "Abs"))
+    }
+    choice = helper.make_node("If", ["c"], ["y"], then_branch=branch["t"], else_branch=branch["e"])
+    chosen = model_of([outer, choice], [("x", FLOAT, [2]), ("c", onnx.TensorProto.BOOL, [])])
+    for condition, expected in ((True, [1, 0]), (False, [1, 2])):
+        np.testing.assert_array_equal(
+            backend.run_model(chosen, [np.float32([-1, 2]), np.array(condition)])[0], expected
+        )
