@@ -23,7 +23,7 @@ from minigraph.onnx.reader import Reader
 from minigraph.onnx.reading import TRANSLATORS
 from minigraph.onnx.tensors import array_of
 from minigraph.ops import constant, reshape, where
-from minigraph.ops.region import function
+from minigraph.ops.region import between, function
 
 Array = np.ndarray[Any, Any]
 _T = TypeVar("_T")
@@ -242,7 +242,7 @@ class Importer:
         operands = list(dict.fromkeys(node for node in reader.inputs if node is not None))
         made = [node for node in results if node is not None]
         attributes = reader.plain_attributes()
-        inside = _between(made, set(operands))
+        inside = between(made, set(operands))
         alone = len(inside) <= 1 or not operands or any(node in operands for node in made)
         if alone or attributes is None or any(isinstance(n.op, (Input, Variable)) for n in inside):
             return list(results)
@@ -344,18 +344,6 @@ class Importer:
             f"{what}: the numbers of {shown(name)} are known at a call only", expected="numbers in the file, or sizes",
             got=", ".join(i.label for i in inputs) or repr(node), hint=BIND,
         )  # fmt: skip
-
-
-def _between(results: Sequence[Node], operands: set[Node]) -> list[Node]:
-    """Return the nodes that results need beyond the operands."""
-    found: dict[Node, None] = {}
-    stack = list(results)
-    while stack:
-        node = stack.pop()
-        if node not in found and node not in operands:
-            found[node] = None
-            stack += node.inputs
-    return list(found)
 
 
 def _printable(name: str) -> str:

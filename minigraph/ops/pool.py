@@ -174,22 +174,10 @@ def _attributes(size: Any, strides: Any, padding: Any, dilations: Any, layout: s
 
 
 def _overhang(x: Node, window: Window, layout: str) -> Pair:
-    """Return the padding after the end that makes the number of windows round up (PyTorch's and ONNX' ceil mode).
-
-    A window that would begin in the padding after the end does not count.
-    """
+    """Return the padding after both ends that makes the numbers of windows round up."""
     inside = win.spatial(x.tensor_type, layout)
-    extra = []
-    for size, extent, stride, (before, after) in zip(
-        inside, window.extent, window.strides, window.pads(inside), strict=True
-    ):
-        number = known(size, "an axis pooled in ceil mode")
-        room = number + before + after - extent
-        windows = -(-room // stride) + 1
-        if (windows - 1) * stride >= number + before:
-            windows -= 1
-        extra.append(max((windows - 1) * stride - room, 0))
-    return extra[0], extra[1]
+    vertical, horizontal = map(win.overhang, inside, window.extent, window.strides, window.pads(inside))
+    return vertical, horizontal
 
 
 def max_pool2d(

@@ -239,7 +239,7 @@ def function(
     for i, operand in enumerate(operands):
         place.setdefault(operand, i)
     steps: list[Step] = []
-    for node in _between(results, set(place)):
+    for node in between(results, set(place)):
         if node not in place:
             place[node] = len(operands) + len(steps)
             steps.append(Step(node.op, tuple(place[i] for i in node.inputs)))
@@ -248,8 +248,14 @@ def function(
     return [made] if isinstance(made.type, TensorType) else [item(made, i) for i in range(len(results))]
 
 
-def _between(results: Sequence[Node], operands: set[Node]) -> list[Node]:
-    """Return the nodes from the operands, exclusive, to the results, in order; depth is no limit."""
+def between(results: Sequence[Node], operands: set[Node]) -> list[Node]:
+    """Return the nodes from the operands, exclusive, to the results, in order; depth is no limit.
+
+    >>> from minigraph.ir import variable
+    >>> x = variable((2,), name="x")
+    >>> between([-(x * x)], {x})
+    [<mul : float32[2]>, <neg : float32[2]>]
+    """
     order: dict[Node, None] = {}
     stack = [(node, False) for node in reversed(results)]
     while stack:

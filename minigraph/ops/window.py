@@ -124,6 +124,21 @@ class Window:
         return result[0], result[1]
 
 
+def overhang(size: Size, extent: int, stride: int, pads: Pair) -> int:
+    """Return the padding after the end that makes the number of windows round up (PyTorch's and ONNX' ceil mode).
+
+    A window that would begin in the padding after the end does not count.
+
+    >>> overhang(5, 2, 2, (0, 0)), overhang(5, 2, 3, (0, 0)), overhang(3, 2, 2, (0, 1))
+    (1, 0, 0)
+    """
+    number, (before, after) = known(size, "an axis pooled in ceil mode"), pads
+    room = number + before + after - extent
+    windows = -(-room // stride) + 1
+    windows -= (windows - 1) * stride >= number + before
+    return max((windows - 1) * stride - room, 0)
+
+
 def spatial(type: TensorType, where: str) -> tuple[Size, Size]:
     """Return height and width of an image batch in this layout."""
     if type.rank != 4:

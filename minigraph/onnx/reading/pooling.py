@@ -17,7 +17,7 @@ from minigraph.onnx.reader import Reader
 from minigraph.onnx.reading.arithmetic import affordable, number
 from minigraph.onnx.reading.convolution import Windows, windows
 from minigraph.onnx.reading.registry import reads
-from minigraph.ops.window import NCHW
+from minigraph.ops.window import NCHW, overhang
 
 Pool = Callable[[Node, Windows], Node]
 
@@ -45,18 +45,9 @@ _ONE: tuple[list, ...] = ([1], [1], [1], [(0, 0)])  # type: ignore[type-arg]  # 
 
 def _rounded_up(n: Reader, x: Node, found: Windows) -> list[int]:
     """Return the padding after each end that rounding the number of windows up needs; it never counts."""
-    extra = []
-    for i, size in enumerate(x.shape[2:]):
-        if not n.integer("ceil_mode", 0):
-            extra.append(0)
-            continue
-        (before, after), stride = found.pads[i], found.strides[i]
-        number_ = known(size, "an axis pooled in ceil mode")
-        room = number_ + before + after - found.extent[i]
-        count = -(-room // stride) + 1
-        count -= (count - 1) * stride >= number_ + before  # a window must not begin in the padding after the end
-        extra.append(max((count - 1) * stride - room, 0))
-    return extra
+    if not n.integer("ceil_mode", 0):
+        return [0] * len(found.kernel)
+    return list(map(overhang, x.shape[2:], found.extent, found.strides, found.pads))
 
 
 def _with_overhang(found: Windows, extra: list[int]) -> Windows:
