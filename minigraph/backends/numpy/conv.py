@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from minigraph.backends.geometry import Geometry
 from minigraph.backends.numpy import threads
-from minigraph.backends.numpy.registry import Array, Call, Kernel, align, kernel, shape_of
+from minigraph.backends.numpy.registry import Array, Call, Kernel, align, kernel
 from minigraph.backends.numpy.window import pixels, taps, unrolled
 from minigraph.ir.node import Node
-from minigraph.ir.types import DTYPES
 from minigraph.ops import conv
 from minigraph.ops.window import Window
 
@@ -25,45 +24,8 @@ from minigraph.ops.window import Window
 CACHE_BYTES = 700_000
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """The numbers of one convolution, whichever of its three ops is computed."""
-
-    window: Window
-    images: tuple[int, int, int, int]  # N,H,W,I
-    outputs: tuple[int, int, int, int]  # N,H′,W′,O
-    groups: int
-    itemsize: int
-
-    @property
-    def pads(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Padding before and after, vertical and horizontal."""
-        return self.window.pads(self.images[1:3])
-
-    @property
-    def depth(self) -> int:
-        """Rows of the kernel matrix: taps times input channels of a group."""
-        return self.window.size[0] * self.window.size[1] * (self.images[3] // self.groups)
-
-    @property
-    def flops(self) -> int:
-        """Operations of the whole convolution."""
-        return 2 * int(np.prod(self.outputs)) * self.depth
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether the convolution is a matrix product of the pixels as they lie."""
-        return self.window.size == (1, 1) and self.window.strides == (1, 1) and not self.padded and self.groups == 1
-
-    @property
-    def padded(self) -> bool:
-        """Whether any padding is needed."""
-        return any(p for pair in self.pads for p in pair)
-
-    @property
-    def depthwise(self) -> bool:
-        """Whether each group is one channel in and one out: no matrix product to be had."""
-        return self.groups > 1 and self.images[3] == self.groups == self.outputs[3]
+class Unrolled(Geometry):
+    """A geometry, and how its windows are unrolled into matrices piece by piece."""
 
     def pieces(self, workers: int) -> int:
         """Return into how many ranges the batch is split."""
@@ -90,26 +52,10 @@ class Geometry:
         return sum(align(int(np.prod(s)) * self.itemsize) for s in shapes)
 
 
-def _geometry(op: Any, images: Any, kernel: Any, outputs: Any, itemsize: int) -> Geometry:
-    window = Window(tuple(kernel[:2]), op.strides, op.dilations, op.padding)
-    return Geometry(window, tuple(images), tuple(outputs), op.groups, itemsize)
-
-
-def _of_node(node: Node) -> Geometry:
-    """Return the geometry of any of the three ops: (image, kernel, output) stand in a different order in each."""
-    first, second, result = (*(shape_of(i.type) for i in node.inputs), shape_of(node.type))
-    itemsize = DTYPES[node.dtype]
-    if isinstance(node.op, conv.Conv2D):
-        return _geometry(node.op, first, second, result, itemsize)
-    if isinstance(node.op, conv.Conv2DTranspose):
-        return _geometry(node.op, result, second, first, itemsize)
-    return _geometry(node.op, first, result, second, itemsize)
-
-
 class _Unroller:
     """One worker's way from images to the matrix of their windows; padding is copied around them piece by piece."""
 
-    def __init__(self, geometry: Geometry, memory: Array, dtype: Any) -> None:
+    def __init__(self, geometry: Unrolled, memory: Array, dtype: Any) -> None:
         g, step = geometry, geometry.step()
         self.geometry = g
         shape = g.unrolled_shape(step)
@@ -143,7 +89,7 @@ class _Unroller:
         return columns.reshape(g.groups, -1, g.depth)
 
 
-def _workers(call: Call, geometry: Geometry) -> tuple[int, list[Array]]:
+def _workers(call: Call, geometry: Unrolled) -> tuple[int, list[Array]]:
     """Return the number of ranges of the batch, and each one's part of the workspace."""
     pieces = geometry.pieces(call.threads)
     size = len(call.workspace) // pieces // 64 * 64
@@ -168,7 +114,7 @@ def _over_batch(pieces: int, batch: int, step: int, body: Callable[[int, int, in
 
 
 def _forward_workspace(node: Node) -> int:
-    g = _of_node(node)
+    g = Unrolled.of_node(node)
     if g.pointwise:
         return 0
     if g.depthwise:
@@ -181,10 +127,10 @@ def _conv2d(call: Call) -> Kernel:
     x, w = call.inputs
     if not (x.size and w.size):
         return partial(call.output.fill, 0)
-    return forward(call, _geometry(call.op, x.shape, w.shape, call.output.shape, x.itemsize), x, w, call.output)
+    return forward(call, Unrolled.of(call.op, x.shape, w.shape, call.output.shape, x.itemsize), x, w, call.output)
 
 
-def forward(call: Call, g: Geometry, x: Array, w: Array, out: Array) -> Kernel:
+def forward(call: Call, g: Unrolled, x: Array, w: Array, out: Array) -> Kernel:
     """Return the kernel out = conv2d(x, w)."""
     if g.pointwise:
         return _pointwise(call, g, x, w, out)
@@ -214,7 +160,7 @@ def _cleared(unrollers: list[_Unroller], run: Kernel) -> Kernel:
     return both
 
 
-def _pointwise(call: Call, g: Geometry, x: Array, w: Array, out: Array) -> Kernel:
+def _pointwise(call: Call, g: Unrolled, x: Array, w: Array, out: Array) -> Kernel:
     matrix, source, target = (
         w.reshape(g.images[3], g.outputs[3]),
         x.reshape(-1, g.images[3]),
@@ -225,7 +171,7 @@ def _pointwise(call: Call, g: Geometry, x: Array, w: Array, out: Array) -> Kerne
     return lambda: threads.each(len(pieces), lambda i: np.matmul(pieces[i][0], matrix, out=pieces[i][1]))
 
 
-def _depthwise(call: Call, g: Geometry, x: Array, w: Array, out: Array) -> Kernel:
+def _depthwise(call: Call, g: Unrolled, x: Array, w: Array, out: Array) -> Kernel:
     (t,) = call.scratch(out.shape, dtype=x.dtype)
     places = taps(g.window, g.images[1:3], g.outputs[1:3])
     moves = [(pixels(x, p.inside), w[p.row, p.column, 0], pixels(t, p.outside), pixels(out, p.outside)) for p in places]
@@ -251,7 +197,7 @@ def _add_up(out: Array, moves: list[tuple[Array, Array, Array, Array]]) -> Kerne
 
 
 def _transpose_workspace(node: Node) -> int:
-    g = _of_node(node)
+    g = Unrolled.of_node(node)
     if g.depthwise:
         return align(int(np.prod(g.outputs)) * g.itemsize)
     rotated = _rotated(g)
@@ -260,7 +206,7 @@ def _transpose_workspace(node: Node) -> int:
     return g.scratch_bytes() * g.pieces(threads.available())
 
 
-def _rotated(g: Geometry) -> Geometry | None:
+def _rotated(g: Unrolled) -> Unrolled | None:
     """Return the convolution that computes the adjoint at stride 1: the kernel turned by 180°, padded to fit.
 
     One product with cache-resident windows instead of a scattered sum. None where it does not apply.
@@ -274,10 +220,10 @@ def _rotated(g: Geometry) -> Geometry | None:
     if any(p < 0 for pair in pads for p in pair):
         return None
     window = Window(g.window.size, (1, 1), g.window.dilations, pads)
-    return Geometry(window, g.outputs, g.images, 1, g.itemsize)
+    return Unrolled(window, g.outputs, g.images, 1, g.itemsize)
 
 
-def _rotated_kernel_bytes(g: Geometry) -> int:
+def _rotated_kernel_bytes(g: Unrolled) -> int:
     return align(g.depth * g.outputs[3] * g.itemsize)
 
 
@@ -287,7 +233,7 @@ def _conv2d_transpose(call: Call) -> Kernel:
     out = call.output
     if not (y.size and w.size):
         return partial(out.fill, 0)
-    g = _geometry(call.op, out.shape, w.shape, y.shape, y.itemsize)
+    g = Unrolled.of(call.op, out.shape, w.shape, y.shape, y.itemsize)
     if g.depthwise:
         return _depthwise_adjoint(call, g, y, w, out)
     rotated = _rotated(g)
@@ -306,7 +252,7 @@ def _conv2d_transpose(call: Call) -> Kernel:
     return both
 
 
-def _scattered(call: Call, g: Geometry, y: Array, w: Array, out: Array) -> Kernel:
+def _scattered(call: Call, g: Unrolled, y: Array, w: Array, out: Array) -> Kernel:
     """Any stride and groups: each output pixel's share of every window it lay in, added tap by tap (col2im)."""
     pieces, memory = _workers(call, g)
     shape = g.unrolled_shape(g.step())
@@ -330,7 +276,7 @@ def _scattered(call: Call, g: Geometry, y: Array, w: Array, out: Array) -> Kerne
     return _over_batch(pieces, g.images[0], g.step(), body)
 
 
-def _depthwise_adjoint(call: Call, g: Geometry, y: Array, w: Array, out: Array) -> Kernel:
+def _depthwise_adjoint(call: Call, g: Unrolled, y: Array, w: Array, out: Array) -> Kernel:
     (t,) = call.scratch(y.shape, dtype=y.dtype)
     places = taps(g.window, g.images[1:3], g.outputs[1:3])
     moves = [(pixels(y, p.outside), w[p.row, p.column, 0], pixels(t, p.outside), pixels(out, p.inside)) for p in places]
@@ -341,7 +287,7 @@ def _depthwise_adjoint(call: Call, g: Geometry, y: Array, w: Array, out: Array) 
 
 
 def _kernel_adjoint_workspace(node: Node) -> int:
-    g = _of_node(node)
+    g = Unrolled.of_node(node)
     size = align(g.depth * g.outputs[3] * g.itemsize)
     if g.depthwise:
         return align(int(np.prod(g.outputs)) * g.itemsize)
@@ -355,7 +301,7 @@ def _conv2d_kernel_adjoint(call: Call) -> Kernel:
     out = call.output
     if not (x.size and y.size):
         return partial(out.fill, 0)
-    g = _geometry(call.op, x.shape, out.shape, y.shape, x.itemsize)
+    g = Unrolled.of(call.op, x.shape, out.shape, y.shape, x.itemsize)
     if g.depthwise:
         return _depthwise_kernel_adjoint(call, g, x, y, out)
     pieces, memory = _workers(call, g)
@@ -389,7 +335,7 @@ def _conv2d_kernel_adjoint(call: Call) -> Kernel:
     return total
 
 
-def _depthwise_kernel_adjoint(call: Call, g: Geometry, x: Array, y: Array, out: Array) -> Kernel:
+def _depthwise_kernel_adjoint(call: Call, g: Unrolled, x: Array, y: Array, out: Array) -> Kernel:
     (t,) = call.scratch(y.shape, dtype=y.dtype)
     places = taps(g.window, g.images[1:3], g.outputs[1:3])
     moves = [(pixels(x, p.inside), pixels(y, p.outside), pixels(t, p.outside), out[p.row, p.column, 0]) for p in places]
