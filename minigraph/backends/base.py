@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from minigraph.errors import ArgumentError
+from minigraph.ir.graph import Graph
 from minigraph.ir.node import Node
 
 Array: TypeAlias = Any  # the backend's array: np.ndarray, cupy.ndarray
@@ -26,10 +27,45 @@ class Needs:
     alias: int | None = None
 
 
+@dataclass(frozen=True)
+class Bound:
+    """One step of a plan with its arrays: what a kernel is made of."""
+
+    node: Node
+    inputs: Sequence[Array]
+    output: Array  # a tuple: one for each item
+    workspace: Array
+
+
+class Code(Protocol):
+    """A plan's steps bound to arrays: the whole of it is one call."""
+
+    source: str  # what a reader may want to see of it
+
+    def __call__(self) -> object:
+        """Run all steps."""
+
+    def step(self, index: int) -> Kernel:
+        """Return one step alone: what a profile times."""
+
+    def failed(self, error: BaseException) -> int:
+        """Return the step that raised an error out of the call."""
+
+
 class Backend(Protocol):
     """A registry of kernel makers, with the few array functions the runtime needs."""
 
     name: str
+    generates: bool  # whether it makes code for groups of ops, or has a kernel for each op
+
+    def computes(self, node: Node) -> bool:
+        """Tell whether a generated loop computes this op: groups are made of such."""
+
+    def commits_in_place(self, graph: Graph) -> bool:
+        """Tell whether a step of this graph runs as a whole or not at all: updates may be written as they come."""
+
+    def bind(self, steps: Sequence[Bound], arena: Array) -> Code:
+        """Return the code of a plan's steps, whose arrays lie in one arena, but for variables and constants."""
 
     def needs(self, node: Node) -> Needs:
         """Return what the node's kernel asks of the planner; an error if there is no kernel."""

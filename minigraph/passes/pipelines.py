@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,8 +69,11 @@ def frozen(means: Means) -> list[Pass]:
     ]
 
 
-def program(means: Means, memory_limit: int | None = None) -> list[Pass]:
-    """Return the passes that every program goes through; variables stay, for their values change from call to call."""
+def program(means: Means, memory_limit: int | None = None, join: Sequence[Pass] = (FUSE,)) -> list[Pass]:
+    """Return the passes that every program goes through; variables stay, for their values change from call to call.
+
+    `join` are the last ones, which make one op of several: what a backend computes in one go.
+    """
     fit: list[Pass] = []
     if memory_limit is not None:
         assert means.peak is not None
@@ -84,7 +87,7 @@ def program(means: Means, memory_limit: int | None = None) -> list[Pass]:
         CommonSubexpressions(),  # what the algebra made equal
         DeadCode(),  # updates that, simplified, change nothing
         *fit,  # after CSE, which would merge second copies; before fusion, which makes them cheap
-        FUSE,  # last: rules match single ops
+        *join,  # last: rules match single ops
     ]
 
 

@@ -5,6 +5,7 @@ Printable, checkable: `print(plan)` shows each step, `plan.check()` proves that 
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,12 +50,16 @@ class PlanStep:
 
 @dataclass
 class Plan:
-    """Steps in order, and the slot of every value that lives in the arena."""
+    """Steps in order, and the slot of every value that lives in the arena.
+
+    `written` are the values that need none: updates that are written over their variable as they are computed.
+    """
 
     graph: Graph
     steps: list[PlanStep]
     slots: dict[Value, Slot]
     roots: dict[Node, Value]
+    written: dict[Value, Node] = field(default_factory=dict)
     peak: int = 0
     lower_bound: int = 0
     strategy: str = ""
@@ -102,6 +107,10 @@ class Plan:
             if step.workspace is not None:
                 notes += f" workspace {step.workspace.nbytes:,} at {step.workspace.offset:,}"
             for index in range(_results(step.node)):
+                variable = self.written.get((step.node, index))
+                if variable is not None:
+                    lines.append(f"{i:>4}  {name:<34}{'':>24}  {'':<12}written to {variable.label}")
+                    continue
                 slot = self.slots[step.node, index]
                 lines.append(
                     f"{i:>4}  {name:<34}{slot.offset:>12,}{slot.nbytes:>12,}  {f'{slot.start}–{slot.end}':<12}{notes}"
@@ -118,31 +127,88 @@ def _nbytes(node: Node, index: int) -> int:
     return -(-known(type.nbytes, "a planned value's size") // ALIGNMENT) * ALIGNMENT
 
 
-def make_plan(graph: Graph, needs: Callable[[Node], Needs]) -> Plan:
+def make_plan(graph: Graph, needs: Callable[[Node], Needs], commits_in_place: bool = False) -> Plan:
     """Return the memory plan of a bound graph; `needs` says what each kernel asks for.
 
     Inputs lie in the arena too, and may be overwritten after their last use; variables and constants do not. Of two
     orders, the graph's own and the one that uses up adjoints early, the one that needs less memory is taken.
+
+    commits_in_place: updates are written over their variables where all that reads the old value has run before. For
+    whoever runs a step as a whole, or not at all.
     """
-    plan = _planned(graph, graph.nodes, needs)
+    plan = _planned(graph, graph.nodes, needs, commits_in_place)
     if len(graph.updates) < 2:
         return plan
-    other = _planned(graph, execution_order(graph), needs)
+    other = _planned(graph, execution_order(graph), needs, commits_in_place)
     return other if other.peak < plan.peak else plan
 
 
-def _planned(graph: Graph, order: Sequence[Node], needs: Callable[[Node], Needs]) -> Plan:
+def _planned(graph: Graph, order: Sequence[Node], needs: Callable[[Node], Needs], in_place: bool) -> Plan:
+    if in_place:
+        order = _updates_after_readers(graph, order)
     asked = {node: needs(node) for node in order if not isinstance(node.op, (Input, Variable, Constant))}
     roots = _alias_roots(order, asked)
     calls = [node for node in asked if asked[node].alias is None]
     last_use = _last_uses(graph, calls, roots)
     plan = Plan(graph, [], {}, roots)
+    if in_place:
+        plan.written = _written(graph, calls, asked, roots)
     for node in graph.inputs:
         plan.slots[node, 0] = _new_slot(plan, node.label, _nbytes(node, 0), -1, last_use.get((node, 0), -1))
     for step, node in enumerate(calls):
         _plan_call(plan, node, step, asked[node], last_use)
     _place(plan)
     return plan
+
+
+def _updates_after_readers(graph: Graph, order: Sequence[Node]) -> Sequence[Node]:
+    """Return an order in which an update comes after all else that reads its variable, as near to `order` as may be.
+
+    Updates that read each other's variables cannot all come last: then the order stays as it is.
+    """
+    place = {node: i for i, node in enumerate(order)}
+    after: dict[Node, list[Node]] = defaultdict(list)
+    waits = [len(node.inputs) for node in order]
+    for node in order:
+        for operand in node.inputs:
+            after[operand].append(node)
+    for target, value in graph.updates.items():
+        maker = value.inputs[0] if isinstance(value.op, Item) else value
+        for reader in [r for r in after[target] if r is not maker]:
+            after[reader].append(maker)
+            waits[place[maker]] += 1
+    ready = [i for i, number in enumerate(waits) if number == 0]
+    arranged: list[Node] = []
+    while ready:
+        node = order[heapq.heappop(ready)]
+        arranged.append(node)
+        for reader in after[node]:
+            waits[place[reader]] -= 1
+            if waits[place[reader]] == 0:
+                heapq.heappush(ready, place[reader])
+    return arranged if len(arranged) == len(order) else order
+
+
+def _written(
+    graph: Graph, calls: Sequence[Node], asked: Mapping[Node, Needs], roots: Mapping[Node, Value]
+) -> dict[Value, Node]:
+    """Return the updates that may be written over their variables: nothing reads the old value later, nor elsewhere."""
+    step = {node: i for i, node in enumerate(calls)}
+    readers: dict[Value, list[Node]] = defaultdict(list)
+    for node in calls:
+        for operand in node.inputs:
+            readers[roots[operand]].append(node)
+    ends = [roots[node] for node in (*graph.outputs.values(), *graph.updates.values())]
+    written: dict[Value, Node] = {}
+    for target, value in graph.updates.items():
+        maker = roots[value][0]
+        if maker not in step or ends.count(roots[value]) > 1 or (target, 0) in ends:
+            continue
+        own = [i for i, operand in enumerate(maker.inputs) if roots[operand] == (target, 0)]
+        harmless = all(i in asked[maker].inplace and maker.inputs[i] is target for i in own)
+        if harmless and all(step[reader] < step[maker] for reader in readers[target, 0] if reader is not maker):
+            written[roots[value]] = target
+    return written
 
 
 def _new_slot(plan: Plan, what: str, nbytes: int, start: int, end: int) -> Slot:
@@ -179,6 +245,8 @@ def _last_uses(graph: Graph, calls: Sequence[Node], roots: Mapping[Node, Value])
 def _plan_call(plan: Plan, node: Node, step: int, needs: Needs, last_use: Mapping[Value, int]) -> None:
     taken = _overwritable(plan, node, step, needs)
     for index in range(_results(node)):
+        if (node, index) in plan.written:
+            continue
         end = last_use.get((node, index), step)
         if taken is not None:
             slot = plan.slots[plan.roots[taken]]
@@ -195,6 +263,8 @@ def _plan_call(plan: Plan, node: Node, step: int, needs: Needs, last_use: Mappin
 
 def _overwritable(plan: Plan, node: Node, step: int, needs: Needs) -> Node | None:
     """Return an operand whose memory the result may take over: nothing reads it later, and it has the result's form."""
+    if (node, 0) in plan.written:
+        return None
     for index in needs.inplace:
         operand = node.inputs[index]
         slot = plan.slots.get(plan.roots[operand])

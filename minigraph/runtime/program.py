@@ -7,12 +7,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from operator import length_hint
 from typing import Any
 
 import numpy as np
 
-from minigraph.backends.base import Backend, Kernel, get
+from minigraph.backends.base import Backend, Bound, get
 from minigraph.errors import DataError, GraphError, NonFiniteError, ProgramError, ShapeError, did_you_mean
 from minigraph.ir.graph import Graph, bind
 from minigraph.ir.leaves import Constant, Variable
@@ -22,11 +21,12 @@ from minigraph.ops.norm import BatchNorm
 from minigraph.ops.random import Dropout
 from minigraph.passes import pipelines
 from minigraph.passes.driver import Pass, run
-from minigraph.passes.fuse import FUSE
+from minigraph.passes.fuse import FUSE, UNFUSE
+from minigraph.passes.group import Group
 from minigraph.passes.trace import Trace
 from minigraph.runtime import debug
 from minigraph.runtime.interpreter import constant_evaluator, explain_non_finite
-from minigraph.runtime.plan import Plan, make_plan
+from minigraph.runtime.plan import Plan, PlanStep, make_plan
 from minigraph.runtime.profile import Profile, measure
 from minigraph.runtime.state import State, as_array
 
@@ -102,6 +102,14 @@ class Program:
         """The memory plan of the latest call's sizes."""
         return self._any().plan
 
+    @property
+    def source(self) -> str:
+        """The code that the latest call ran, as the backend wrote it."""
+        prepared = self._any()
+        if prepared.bound is None:
+            raise ProgramError("the program has not been called yet", hint="its code is made for a state's arrays")
+        return prepared.bound.code.source
+
     def _any(self) -> _Prepared:
         if self._latest is None:
             if self.definition.symbols:
@@ -118,11 +126,15 @@ class Program:
         if not self.optimize:
             return pipelines.legalise()
         means = pipelines.Means(constant_evaluator(), peak=self._peak)
-        return pipelines.legalise() + pipelines.program(means, self.memory_limit if bound else None)
+        return pipelines.legalise() + pipelines.program(means, self.memory_limit if bound else None, self._join())
+
+    def _join(self) -> list[Pass]:
+        """Return the passes that make one op of what the backend computes in one go."""
+        return [UNFUSE, Group(self.backend.computes)] if self.backend.generates else [FUSE]
 
     def _peak(self, graph: Graph) -> int:
         """Return the bytes that a graph will need once its elementwise ops are fused."""
-        return make_plan(run([FUSE], graph)[0], self.backend.needs).peak
+        return make_plan(run(self._join(), graph)[0], self.backend.needs).peak
 
     def prepare(self, **sizes: int) -> _Prepared:
         """Bind sizes, optimise and plan, unless that is done already; return what was prepared."""
@@ -134,7 +146,7 @@ class Program:
         if prepared is None:
             checked = "verify" in debug.asked()
             graph, trace = run(self._passes(), bind(self.definition, **sizes), verify_each=checked)
-            prepared = _Prepared(graph, trace, self.backend)
+            prepared = _Prepared(graph, trace, self.backend, self.check_finite)
             self._prepared[key] = prepared
             if len(self._prepared) > KEPT_SIZES:
                 self._prepared.popitem(last=False)
@@ -171,7 +183,7 @@ class Program:
         with self.backend.running():
             bound.run()
         if self._timed:
-            print(f"{len(bound.kernels)} kernels: {(time.perf_counter() - start) * 1e3:.3f} ms", file=sys.stderr)
+            print(f"{len(bound.plan.steps)} kernels: {(time.perf_counter() - start) * 1e3:.3f} ms", file=sys.stderr)
         if self.check_finite and not bound.finite():
             self._explain(state, arrays)
         results = {name: array.copy() for name, array in bound.outputs}
@@ -196,8 +208,15 @@ class Program:
                 for target, value in feed:
                     np.copyto(target, value, casting="same_kind")
 
-            with self.backend.running():
-                return measure([step.node for step in prepared.plan.steps], bound.kernels, refill, repeats)
+            kept = [array.copy() for array in bound.variables]
+            try:
+                with self.backend.running():
+                    steps = prepared.plan.steps
+                    kernels = [bound.code.step(i) for i in range(len(steps))]
+                    return measure([step.node for step in steps], kernels, refill, repeats)
+            finally:
+                for array, before in zip(bound.variables, kept, strict=True):
+                    np.copyto(array, before)
 
     def _check_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the inputs as arrays in the graph's order, or raise."""
@@ -268,11 +287,12 @@ def _sizes(graph: Graph, arrays: Mapping[str, Any]) -> dict[str, int]:
 class _Prepared:
     """What one set of sizes needs: the bound graph, the plan, the arena; and the kernels, bound to a state's arrays."""
 
-    def __init__(self, graph: Graph, trace: Trace, backend: Backend) -> None:
+    def __init__(self, graph: Graph, trace: Trace, backend: Backend, check_finite: bool) -> None:
         self.graph = graph
         self.trace = trace
         self.backend = backend
-        self.plan = make_plan(graph, backend.needs)
+        # What may turn out not to be finite is not written before it has been looked at.
+        self.plan = make_plan(graph, backend.needs, not check_finite and backend.commits_in_place(graph))
         debug.look(trace, self.plan)
         self.arena = backend.allocate(self.plan.peak)
         self.bound: _Bound | None = None
@@ -318,13 +338,14 @@ class _Bound:
         self.items: dict[tuple[Node, int], Any] = {}
         for node in graph.nodes:
             self._locate(node)
-        self.kernels: list[Kernel] = [self._kernel(step) for step in self.plan.steps]
+        self.code = self.backend.bind([self._step(step) for step in self.plan.steps], self.arena)
         self.inputs = [self.arrays[node] for node in graph.inputs]
         self.outputs = [(name, self.arrays[node]) for name, node in graph.outputs.items()]
-        self._targets = [self.arrays[target] for target in graph.updates]
-        self._values = [self.arrays[value] for value in graph.updates.values()]
+        updates = [(t, v) for t, v in graph.updates.items() if self.plan.roots[v] not in self.plan.written]
+        self._targets = [self.arrays[target] for target, _ in updates]
+        self._values = [self.arrays[value] for _, value in updates]
         # A value that is itself a variable's memory would change under the commits before it: it is set aside first.
-        shared = [i for i, v in enumerate(graph.updates.values()) if isinstance(self.plan.roots[v][0].op, Variable)]
+        shared = [i for i, (_, v) in enumerate(updates) if isinstance(self.plan.roots[v][0].op, Variable)]
         self._aside = [(np.empty_like(self._values[i]), self._values[i]) for i in shared]
         for i, (copy, _) in zip(shared, self._aside, strict=True):
             self._values[i] = copy
@@ -350,23 +371,23 @@ class _Bound:
             self.arrays[node] = tuple(views)
 
     def _view(self, node: Node, index: int, type: TensorType) -> Any:
+        variable = self.plan.written.get((node, index))
+        if variable is not None:
+            return self.arrays[variable]
         return self.backend.view(self.arena, self.plan.slots[node, index].offset, _numbers(type), type.dtype)
 
-    def _kernel(self, step: Any) -> Kernel:
+    def _step(self, step: PlanStep) -> Bound:
         offset, size = (step.workspace.offset, step.workspace.nbytes) if step.workspace is not None else (0, 0)
         node = step.node
-        return self.backend.kernel(
-            node, [self.arrays[i] for i in node.inputs], self.arrays[node], self.arena[offset : offset + size]
-        )
+        inputs = [self.arrays[i] for i in node.inputs]
+        return Bound(node, inputs, self.arrays[node], self.arena[offset : offset + size])
 
     def run(self) -> None:
-        """Call the kernels in order; a ProgramError names the node whose kernel fails."""
-        remaining = iter(self.kernels)
+        """Run all steps; a ProgramError names the node whose kernel fails."""
         try:
-            for kernel in remaining:
-                kernel()
+            self.code()
         except Exception as error:
-            node = self.plan.steps[len(self.kernels) - length_hint(remaining) - 1].node
+            node = self.plan.steps[self.code.failed(error)].node
             raise ProgramError(f"{node.op.name} failed: {error}", where=node.origin.where) from error
 
     def finite(self) -> bool:

@@ -226,14 +226,14 @@ def test_a_kernel_that_fails_changes_nothing_wherever_it_stands():
     def fail() -> None:
         raise ZeroDivisionError("on purpose")
 
-    assert len(bound.kernels) > 20
-    for i, kernel in enumerate(bound.kernels):
-        bound.kernels[i] = fail
+    assert len(bound.code.kernels) > 20
+    for i, kernel in enumerate(bound.code.kernels):
+        bound.code.kernels[i] = fail
         with pytest.raises(ProgramError, match=f"{bound.plan.steps[i].node.op.name} failed: on purpose") as caught:
             program(state, **BATCH)
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
         assert same(state, before), f"step {i}"
-        bound.kernels[i] = kernel
+        bound.code.kernels[i] = kernel
     program(state, **BATCH)
     assert same(state, reference) and not same(state, before)
 
@@ -241,16 +241,16 @@ def test_a_kernel_that_fails_changes_nothing_wherever_it_stands():
 def test_an_interrupt_in_a_kernel_changes_nothing():
     program, state = training()
     bound = program.prepare(N=5).bind(state)
-    before, kernel = state.copy(), bound.kernels[-1]
+    before, kernel = state.copy(), bound.code.kernels[-1]
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    bound.kernels[-1] = interrupt
+    bound.code.kernels[-1] = interrupt
     with pytest.raises(KeyboardInterrupt):
         program(state, **BATCH)
     assert same(state, before)
-    bound.kernels[-1] = kernel
+    bound.code.kernels[-1] = kernel
     program(state, **BATCH)
 
 
@@ -383,14 +383,14 @@ def test_one_inference_program_in_many_threads():
 def test_two_training_steps_at_once_are_refused():
     program, state = training()
     bound = program.prepare(N=5).bind(state)
-    kernel, inside, go = bound.kernels[0], threading.Event(), threading.Event()
+    kernel, inside, go = bound.code.kernels[0], threading.Event(), threading.Event()
 
     def slow() -> None:
         inside.set()
         assert go.wait(10)
         kernel()
 
-    bound.kernels[0] = slow
+    bound.code.kernels[0] = slow
     before = state.copy()
     worker = threading.Thread(target=lambda: program(state, **BATCH))
     worker.start()
@@ -401,7 +401,7 @@ def test_two_training_steps_at_once_are_refused():
     go.set()
     worker.join()
     assert not same(state, before)
-    bound.kernels[0] = kernel
+    bound.code.kernels[0] = kernel
     program(state, **BATCH)  # the lock is free again
 
 
@@ -413,7 +413,7 @@ def test_blas_has_its_threads_back_after_a_call_and_after_an_exception():
     get_threads, set_threads = blas
     program, state = training()
     bound = program.prepare(N=5).bind(state)
-    kernel, seen, former = bound.kernels[0], [], get_threads()
+    kernel, seen, former = bound.code.kernels[0], [], get_threads()
 
     def look() -> None:
         seen.append(get_threads())
@@ -425,7 +425,7 @@ def test_blas_has_its_threads_back_after_a_call_and_after_an_exception():
     try:
         set_threads(2)
         for replacement in (look, fail):
-            bound.kernels[0] = replacement
+            bound.code.kernels[0] = replacement
             if replacement is fail:
                 with pytest.raises(ProgramError):
                     program(state, **BATCH)

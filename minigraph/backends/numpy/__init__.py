@@ -7,16 +7,42 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from operator import length_hint
 from typing import Any
 
 import numpy as np
 
-from minigraph.backends.base import Kernel, Needs
+from minigraph.backends.base import Bound, Code, Kernel, Needs
 from minigraph.backends.numpy import conv, elementwise, fused, linalg, movement, pool, reduction, threads  # noqa: F401
 from minigraph.backends.numpy.registry import KERNELS, Array, Call, Entry, kernel
 from minigraph.errors import GraphError
+from minigraph.ir.graph import Graph
 from minigraph.ir.node import Node
 from minigraph.ops.window import NHWC
+
+
+class Kernels:
+    """The code of a plan: its kernels in order."""
+
+    source = ""
+
+    def __init__(self, kernels: Sequence[Kernel]) -> None:
+        self.kernels = kernels
+        self._remaining: Iterator[Kernel] = iter(())
+
+    def __call__(self) -> None:
+        """Call all kernels."""
+        self._remaining = iter(self.kernels)
+        for run in self._remaining:
+            run()
+
+    def step(self, index: int) -> Kernel:
+        """Return one kernel."""
+        return self.kernels[index]
+
+    def failed(self, error: BaseException) -> int:
+        """Return which kernel was the last to be called."""
+        return len(self.kernels) - length_hint(self._remaining) - 1
 
 
 class NumpyBackend:
@@ -26,6 +52,7 @@ class NumpyBackend:
     """
 
     name = "numpy"
+    generates = False
 
     def __init__(self, threads_: int | None = None) -> None:
         limit = threads.available() if threads.can_limit_blas() else 1
@@ -47,6 +74,18 @@ class NumpyBackend:
                 hint="legalise the graph first: minigraph.passes.CHANNELS_LAST",
             )
         return entry
+
+    def computes(self, node: Node) -> bool:
+        """Tell that no loops are generated here."""
+        return False
+
+    def commits_in_place(self, graph: Graph) -> bool:
+        """Tell that a step may stop between two kernels: an interrupt is an exception like any other."""
+        return False
+
+    def bind(self, steps: Sequence[Bound], arena: Array) -> Code:
+        """Return the steps' kernels, to be called one after the other."""
+        return Kernels([self.kernel(s.node, s.inputs, s.output, s.workspace) for s in steps])
 
     def needs(self, node: Node) -> Needs:
         """Return what the node's kernel asks of the planner."""
