@@ -29,7 +29,12 @@ class Elementwise(Op):
         if self.of_numbers and types[0].dtype == "bool":
             raise DTypeError("arithmetic of booleans", expected="numbers", got="bool", hint="cast first, or use where")
         dtype = check_same_dtype("operands", *types)
-        return TensorType(broadcast(*(t.shape for t in types)), self.result_dtype(dtype))
+        shape = broadcast(*[t.shape for t in types])
+        dtype = self.result_dtype(dtype)
+        for type in types:  # most often it is an operand's very type: no need of another
+            if type.shape is shape and type.dtype == dtype:
+                return type
+        return TensorType(shape, dtype)
 
     def result_dtype(self, dtype: str) -> str:
         """Return the result's dtype from the operands'."""

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from minigraph.errors import ArgumentError
 from minigraph.ir.node import Node
-from minigraph.ir.types import TupleType, Type, tensor
+from minigraph.ir.types import TupleType, Type, known, product, tensor
 from minigraph.ops.conv import Conv2D, Conv2DKernelAdjoint, Conv2DTranspose
 from minigraph.ops.linalg import MatMul
+from minigraph.ops.norm import Moments
+from minigraph.ops.pool import MaxPool2D, MaxPool2DAdjoint
+from minigraph.ops.reduction import Mean, Sum
 from minigraph.ops.region import Region, Step, _are_numbers
 from minigraph.ops.window import NHWC
 
@@ -73,6 +76,40 @@ def group(steps: Sequence[Node], results: Sequence[Node]) -> Node:
     return Node(Group(body, tuple(place[node] for node in results)), operands)
 
 
+def reduces(node: Node) -> bool:
+    """Tell whether a node sums elements up."""
+    return isinstance(node.op, (Sum, Mean, Moments))
+
+
+def pools(node: Node) -> bool:
+    """Tell whether a node takes the maximum of windows, or is the adjoint of that."""
+    return isinstance(node.op, (MaxPool2D, MaxPool2DAdjoint))
+
+
+def sums_rows(node: Node) -> bool:
+    """Tell whether a sum keeps the last axis, or nothing: a loop over rows can keep such sums.
+
+    >>> from minigraph.ir import variable
+    >>> from minigraph.ops.reduction import sum
+    >>> x = variable((4, 4, 3))
+    >>> [sums_rows(sum(x, axes)) for axes in ((0, 1), (0, 1, 2), (2,))]
+    [True, True, False]
+    """
+    rank, axes = node.inputs[0].rank, node.op.axes  # type: ignore[attr-defined]
+    kept = tuple(axes) in (tuple(range(rank - 1)), tuple(range(rank)))
+    return kept and len(axes) > 0 and product(node.inputs[0].shape) != 0
+
+
+def tiles(node: Node) -> bool:
+    """Tell whether the windows of a pooling cover the image exactly, each element once, and are small."""
+    op = node.op
+    assert isinstance(op, (MaxPool2D, MaxPool2DAdjoint))
+    _, h, w, _ = node.inputs[0].shape
+    whole = op.window.pads((known(h), known(w))) == ((0, 0), (0, 0))
+    apart = op.strides == op.size and op.dilations == (1, 1)
+    return whole and apart and known(h) % op.size[0] == 0 == known(w) % op.size[1] and product(op.size) in range(2, 17)
+
+
 def anchor_of(node: Node) -> Node:
     """Return the step that does a node's arithmetic: a group's convolution or product, any other node itself."""
     op = node.op
@@ -81,4 +118,4 @@ def anchor_of(node: Node) -> Node:
     return Node(op.anchor.op, tuple(node.inputs[i] for i in op.anchor.inputs), origin=node.origin)
 
 
-__all__ = ["ANCHORS", "Group", "anchor_of", "group"]
+__all__ = ["ANCHORS", "Group", "anchor_of", "group", "pools", "reduces", "sums_rows", "tiles"]

@@ -27,13 +27,18 @@ class CommonSubexpressions:
     def __call__(self, graph: Graph, trace: Trace) -> Graph:
         """Return the graph without duplicates."""
         rewriter = Rewriter(trace, self.name)
-        seen: dict[tuple[Op, tuple[Node, ...]], Node] = {}
+        # Most ops over the same operands are of different classes, so that is asked first: comparing ops takes longer.
+        seen: dict[tuple[type[Op], tuple[Node, ...]], Node] = {}
+        others: dict[tuple[Op, tuple[Node, ...]], Node] = {}
 
         def make(node: Node, inputs: tuple[Node, ...]) -> Node:
             node = same_or_rebuilt(node, inputs)
-            if isinstance(node.op, (Input, Variable, Dropout)) or getattr(node.op, "moving", None) is not None:
+            op = node.op
+            if isinstance(op, (Input, Variable, Dropout)) or getattr(op, "moving", None) is not None:
                 return node
-            first = seen.setdefault((node.op, inputs), node)
+            first = seen.setdefault((type(op), inputs), node)
+            if first.op != op:
+                first = others.setdefault((op, inputs), node)
             return node if first is node else rewriter.replace("same_op_same_operands", node, lambda: first)
 
         return graph.rebuild(make)

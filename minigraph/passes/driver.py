@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, partial
-from typing import Protocol, TypeAlias
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, Protocol, TypeAlias
 
 from minigraph.errors import ArgumentError, GraphError, MinigraphError
 from minigraph.ir import node as _node
@@ -120,30 +120,43 @@ class PassError(GraphError):
 class Rewriter:
     """Replaces nodes by rules while a graph is rebuilt, operands first. Passes use it inside `Graph.rebuild`."""
 
-    def __init__(self, trace: Trace, pass_: str, around: Surroundings | None = None) -> None:
+    def __init__(
+        self, trace: Trace, pass_: str, around: Surroundings | None = None, settled: set[Node] | None = None
+    ) -> None:
         self.trace = trace
         self.pass_ = pass_
         self.around = around
+        # Nodes that no rule has rewritten before. A node is all that a rule sees that does not ask about the
+        # surroundings, and nodes never change: such a rule gives the same answer again.
+        self.settled: set[Node] = set() if settled is None else settled
         self.changed = False
+        self._rule = ""  # the rule that is tried now,
+        self._old: Node  # and the node that it is tried at
 
     def replace(self, rule: str, old: Node, make: Callable[[], Answer]) -> Node:
         """Return what `make` puts in the place of `old`, with its provenance; `old` itself if it makes nothing."""
-        trace, limit = self.trace, self.trace.selection.limit
-        if limit is not None and len(trace.pending) >= limit:
+        return inheriting(self.origin, partial(self.attempt, rule, old, make))
+
+    def origin(self) -> Origin:
+        """Return the origin of what the rule that is tried now makes."""
+        return self._old.origin.rewritten(self._rule, self._old.id)
+
+    def attempt(self, rule: str, old: Node, make: Callable[..., Answer], *arguments: Any) -> Node:
+        """Do what `replace` does, for a caller that lets many attempts inherit `origin` at once."""
+        trace = self.trace
+        if trace.selection.restricts and not self._may(rule, old):
             return old
-        if not trace.selection.allows_node(self.pass_, rule, old):
-            trace.refusals[rule, old.id] = Refusal("excluded from this run", (old,))
-            return old
-        statistics = trace.rules[rule]
+        self._rule, self._old = rule, old
         start = time.perf_counter()
-        new = inheriting(lambda: old.origin.rewritten(rule, old.id), make)
+        new = make(*arguments)
+        statistics = trace.rules[rule]
         statistics.seconds += time.perf_counter() - start
         statistics.tries += 1
         notes, requirements = self._said()
+        if new is None or new is old:
+            return old
         if isinstance(new, Refusal):
             trace.refusals[rule, old.id] = new
-            return old
-        if new is None or new is old:
             return old
         if new.type != old.type:
             raise GraphError(
@@ -157,6 +170,16 @@ class Rewriter:
         if self.around is not None:
             self.around.exchange(old, new)
         return new
+
+    def _may(self, rule: str, old: Node) -> bool:
+        """Tell whether the run allows a rule at a node."""
+        trace, limit = self.trace, self.trace.selection.limit
+        if limit is not None and len(trace.pending) >= limit:
+            return False
+        if not trace.selection.allows_node(self.pass_, rule, old):
+            trace.refusals[rule, old.id] = Refusal("excluded from this run", (old,))
+            return False
+        return True
 
     def _is_new(self, new: Node, rule: str, old: Node) -> bool:
         """Tell whether a rule made a node, or remade one, instead of choosing one that was there."""
@@ -176,7 +199,7 @@ def _replacing(origin: Origin, rule: str, old: Node) -> Origin:
     """Return the origin of what stands in the place of `old`; a node that was remade learns of the rule here."""
     if origin.history[-1:] != ((rule, old.id),):
         origin = origin.rewritten(rule, old.id)
-    return replace(origin, replaced=old)
+    return Origin(origin.file, origin.line, origin.scope, origin.gradient_of, origin.history, old)
 
 
 @dataclass(frozen=True)
@@ -193,12 +216,15 @@ class Rewriting:
 
     def __call__(self, graph: Graph, trace: Trace) -> Graph:
         """Return the graph at the fixed point; a GraphError names the rules if there is none."""
+        if not any(self._rules_at[op] for op in {type(node.op) for node in graph.nodes}):
+            return graph
         seen: dict[object, int] = {}
+        settled: set[Node] = set()
         for sweep in range(self.max_sweeps):
             before = len(trace.pending)
             around = Surroundings(graph, self.numbers, trace.selection)
-            rewriter = Rewriter(trace, self.name, around)
-            graph = graph.rebuild(partial(self._apply, rewriter, around))
+            rewriter = Rewriter(trace, self.name, around, settled)
+            graph = inheriting(rewriter.origin, partial(graph.rebuild, partial(self._apply, rewriter, around)))
             if not rewriter.changed:
                 return graph
             if sweep < _LONG:
@@ -219,28 +245,43 @@ class Rewriting:
 
     def _apply(self, rewriter: Rewriter, around: Surroundings, node: Node, inputs: tuple[Node, ...]) -> Node:
         new = same_or_rebuilt(node, inputs)
-        around.enter(node, new)
-        for rule in _rules_at(self.rules, type(new.op)):  # type: ignore[arg-type]  # classes are hashable
-            made = rewriter.replace(rule.__name__, new, _call(rule, new, around))
+        if new is not node:
+            around.enter(node, new)
+        settled = new in rewriter.settled
+        for rule, asks in self._rules_at[type(new.op)]:
+            if asks:
+                made = rewriter.attempt(rule.__name__, new, rule, new, around)
+            elif settled:
+                continue
+            else:
+                made = rewriter.attempt(rule.__name__, new, rule, new)
             if made is not new:
                 return made
+        rewriter.settled.add(new)
         return new
 
+    @cached_property
+    def _rules_at(self) -> _RulesAt:
+        return _RulesAt(self.rules)
 
-def _call(rule: Rule, node: Node, around: Surroundings) -> Callable[[], Answer]:
-    return partial(rule, node, around) if _asks(rule) else partial(rule, node)
+
+class _RulesAt(dict[type[Op], tuple[tuple[Rule, bool], ...]]):
+    """The rules to try at each class of ops, and whether they ask about the surroundings: found once for each class."""
+
+    def __init__(self, rules: tuple[Rule, ...]) -> None:
+        super().__init__()
+        self.rules = rules
+
+    def __missing__(self, op: type[Op]) -> tuple[tuple[Rule, bool], ...]:
+        found = tuple((rule, _asks(rule)) for rule in self.rules if issubclass(op, getattr(rule, "ops", Op)))
+        self[op] = found
+        return found
 
 
-@cache
 def _asks(rule: Rule) -> bool:
     """Tell whether a rule has a second parameter: the surroundings."""
     code = getattr(rule, "__code__", None)
     return code is not None and code.co_argcount > 1
-
-
-@cache
-def _rules_at(rules: tuple[Rule, ...], op: type[Op]) -> tuple[Rule, ...]:
-    return tuple(rule for rule in rules if issubclass(op, getattr(rule, "ops", Op)))
 
 
 def why_not(rule: Rule, node: Node, graph: Graph | None = None, numbers: Numbers | None = None) -> Refusal | None:
@@ -265,7 +306,7 @@ def why_not(rule: Rule, node: Node, graph: Graph | None = None, numbers: Numbers
     around = Surroundings(graph, numbers)
     for each in graph.nodes:
         around.enter(each, each)
-    answer = _call(rule, node, around)()
+    answer = rule(node, around) if _asks(rule) else rule(node)
     if isinstance(answer, Refusal):
         return answer
     if answer is None or answer is node:

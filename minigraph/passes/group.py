@@ -15,12 +15,10 @@ from dataclasses import dataclass, field
 from minigraph.ir.graph import Graph
 from minigraph.ir.leaves import Constant, Item
 from minigraph.ir.node import Node
-from minigraph.ir.types import Shape, TensorType, known, product
+from minigraph.ir.types import Shape, TensorType, known
 from minigraph.ops.elementwise import Elementwise
-from minigraph.ops.group import ANCHORS, group
-from minigraph.ops.norm import Moments
+from minigraph.ops.group import ANCHORS, group, pools, reduces
 from minigraph.ops.pool import MaxPool2D, MaxPool2DAdjoint
-from minigraph.ops.reduction import Mean, Sum
 from minigraph.passes.driver import Rewriter
 from minigraph.passes.trace import Trace
 
@@ -101,7 +99,7 @@ class _Grouping:
 
     def _decide(self, node: Node) -> None:
         """Find out how a value is computed, and whether it is stored."""
-        if isinstance(node.op, ANCHORS):
+        if isinstance(node.op, ANCHORS) and self.computes(node):
             body: _Inside | None = _Inside(frozenset(), frozenset({node}), 0, anchor=node)
         else:
             body = self._body(node)
@@ -110,7 +108,7 @@ class _Grouping:
         readers = self.readers[node]
         fits = all(self._reads_inside(reader, node) for reader in readers) and node not in self.ends
         once = len(readers) == 1 and len(body.steps) < LONGEST
-        if fits and readers and (once or body.cheap) and not _reduces(node):
+        if fits and readers and (once or body.cheap) and not reduces(node):
             self.inside[node] = body
         else:
             self.bodies[node] = body
@@ -124,12 +122,12 @@ class _Grouping:
         steps, cost, anchor = {node}, _cost(node), None
         for position, operand in enumerate(node.inputs):
             known_inside = self.inside.get(operand)
-            per_window = position == 1 if isinstance(node.op, MaxPool2DAdjoint) else coarse and not _is_pool(node)
+            per_window = position == 1 if isinstance(node.op, MaxPool2DAdjoint) else coarse and not pools(node)
             if known_inside is not None and not _agrees(known_inside, tile, per_window, anchor):
                 self._store(operand)
                 known_inside = None
             if known_inside is None:
-                if _reduces(node) or _is_pool(node) or operand.tensor_type.size == node.tensor_type.size:
+                if reduces(node) or pools(node) or operand.tensor_type.size == node.tensor_type.size:
                     arrays.add(operand)
                 continue
             if known_inside.tile != _NO_TILE and tile == _NO_TILE:
@@ -137,7 +135,7 @@ class _Grouping:
             arrays |= known_inside.arrays
             steps |= known_inside.steps
             cost += known_inside.cost
-            anchor = anchor or known_inside.anchor
+            anchor = known_inside.anchor if anchor is None else anchor
         arrays = {a for a in arrays if not isinstance(a.op, Constant) or a.tensor_type.size != 1}
         return _Inside(frozenset(arrays), frozenset(steps), cost, tile, coarse, anchor)
 
@@ -146,17 +144,13 @@ class _Grouping:
 
     def _loops(self, node: Node) -> bool:
         """Tell whether a loop computes this op."""
-        if not self.computes(node):
-            return False
-        if _reduces(node):
-            return _over_leading(node.op.axes, node.inputs[0])  # type: ignore[attr-defined]
-        return not _is_pool(node) or _tiles(node)
+        return not isinstance(node.op, ANCHORS) and self.computes(node)
 
     def _reads_inside(self, reader: Node, node: Node) -> bool:
         """Tell whether a reader can compute `node` in its own loop."""
         if not self._loops(reader):
             return False
-        if _is_pool(reader) or _reduces(reader):
+        if pools(reader) or reduces(reader):
             return not isinstance(node.op, ANCHORS)
         return reader.shape == node.shape
 
@@ -207,9 +201,9 @@ class _Grouping:
     def _fits(self, node: Node, loop: _Loop, reads: list[Node]) -> bool:
         """Tell whether what a value reads of the group's own is there, element by element, when it is needed."""
         own = [i for i in reads if self._maker(i) is loop]
-        if any(isinstance(i.op, Item) or _reduces(i) for i in own):
+        if any(isinstance(i.op, Item) or reduces(i) for i in own):
             return False  # a sum is known only after the loop
-        if loop.anchor is not None and not _reduces(node):
+        if loop.anchor is not None and not reduces(node):
             return False
         shape = loop.domain[0]
         return all(i.shape == shape for i in own) and len(loop.roots) < LONGEST
@@ -269,14 +263,6 @@ def _with_inputs(node: Node, inputs: tuple[Node, ...]) -> Node:
     return node if same else Node(node.op, inputs, origin=node.origin)
 
 
-def _reduces(node: Node) -> bool:
-    return isinstance(node.op, (Sum, Mean, Moments))
-
-
-def _is_pool(node: Node) -> bool:
-    return isinstance(node.op, (MaxPool2D, MaxPool2DAdjoint))
-
-
 def _agrees(body: _Inside, tile: Tile, per_window: bool, anchor: Node | None) -> bool:
     """Tell whether an operand in registers fits a loop over these windows that may have an anchor already."""
     if body.anchor is not None and (anchor is not None or tile != _NO_TILE):
@@ -288,37 +274,11 @@ def _agrees(body: _Inside, tile: Tile, per_window: bool, anchor: Node | None) ->
 
 def _domain(node: Node, body: _Inside) -> Shape:
     """Return the shape that a value's loop runs over: the elements', where windows are tiled."""
-    shape = node.inputs[0].shape if _reduces(node) else node.shape
+    shape = node.inputs[0].shape if reduces(node) else node.shape
     if not body.coarse:
         return shape
     n, h, w, c = shape
     return (n, known(h) * body.tile[0], known(w) * body.tile[1], c)
-
-
-def _over_leading(axes: tuple[int, ...], x: Node) -> bool:
-    """Tell whether a reduction keeps the last axis, or nothing: the sums that a loop over rows can keep."""
-    return (
-        x.rank > 0
-        and len(axes) > 0
-        and tuple(axes) in (tuple(range(x.rank - 1)), tuple(range(x.rank)))
-        and product(x.shape) != 0
-    )
-
-
-def _tiles(node: Node) -> bool:
-    """Tell whether the windows of a pooling cover the image exactly, each element once."""
-    op = node.op
-    assert isinstance(op, (MaxPool2D, MaxPool2DAdjoint))
-    _, h, w, _ = node.inputs[0].shape
-    pads = op.window.pads((known(h), known(w)))
-    return (
-        op.strides == op.size
-        and op.dilations == (1, 1)
-        and pads == ((0, 0), (0, 0))
-        and known(h) % op.size[0] == 0
-        and known(w) % op.size[1] == 0
-        and product(op.size) <= 16
-    )
 
 
 def _windows(node: Node) -> tuple[Tile, bool]:

@@ -26,6 +26,11 @@ class Selection:
     exclude: tuple[str, ...] = ()
     limit: int | None = None
 
+    @property
+    def restricts(self) -> bool:
+        """Whether there is any rewrite that may not happen."""
+        return self.limit is not None or bool(self.include or self.exclude)
+
     def allows_node(self, pass_: str, rule: str, node: Node) -> bool:
         """Tell whether a rule of a pass may rewrite a node."""
         return not (self.include or self.exclude) or self.allows(pass_, rule, node.origin.scope)

@@ -26,14 +26,15 @@ class Surroundings:
         self.apart: dict[Node, list[Node]] = {}  # function → its results as ordinary nodes, which its items share
         self.notes: list[Note] = []
         self.requirements: list[Requirement] = []
-        self._uses: dict[Node, int] = {}
+        self._uses: dict[Node, int] = {}  # of new nodes, and of those that are not read as often as in the graph
         self._dead: set[Node] = set()
         self._parameters: dict[Node, bool] = {}
         self._data_readers: dict[Node, frozenset[int]] = {}
 
     def uses(self, node: Node) -> int:
         """Return how often a node is read: as an operand, an output, or an update's value."""
-        return self._uses.get(node, 0)
+        uses = self._uses.get(node)
+        return self.graph.uses.get(node, 0) if uses is None else uses
 
     def other_readers(self, node: Node, *known: Node) -> tuple[Node, ...]:
         """Return the nodes of the graph, but for `known`, that read what `node` stands for."""
@@ -89,34 +90,36 @@ class Surroundings:
     # --- for the driver -----------------------------------------------------------------------------------------------
 
     def knows(self, node: Node) -> bool:
-        """Tell whether a node was met before."""
-        return node in self._uses
+        """Tell whether a node was met before, or is one of the graph."""
+        return node in self._uses or node in self.graph.uses
 
     def enter(self, old: Node, new: Node) -> None:
         """Count a node of the graph, over its new operands."""
-        self.old[new] = old
-        self._uses[new] = self._uses.get(new, 0) + self.graph.uses[old]
+        if new is not old:
+            self.old[new] = old
+            self._uses[new] = self._uses.get(new, 0) + self.graph.uses[old]
 
     def exchange(self, old: Node, new: Node) -> None:
         """Move all reads of `old` to `new`: count what `new` brings in, and take off what nothing reads any more."""
-        reads = self._uses.get(old, 0)
-        fresh = [new] if new not in self._uses else []
+        reads = self.uses(old)
+        fresh = [] if self.knows(new) else [new]
         while fresh:
             node = fresh.pop()
             self._uses.setdefault(node, 0)
             for operand in node.inputs:
-                if operand not in self._uses or operand in self._dead:
+                if operand in self._dead or not self.knows(operand):
                     self._dead.discard(operand)
                     fresh.append(operand)
-                self._uses[operand] = self._uses.get(operand, 0) + 1
-        self._uses[new] += reads
-        self._uses[old] -= reads
-        self.old.setdefault(new, self.old.get(old, old))
+                self._uses[operand] = self.uses(operand) + 1
+        self._uses[new] = self.uses(new) + reads
+        self._uses[old] = self.uses(old) - reads
+        if new not in self.graph.uses:
+            self.old.setdefault(new, self.old.get(old, old))
         dropped = [old] if not self._uses[old] else []  # a replacement may read what it replaces
         while dropped:
             dead = dropped.pop()
             self._dead.add(dead)
             for operand in dead.inputs:
-                self._uses[operand] -= 1
+                self._uses[operand] = self.uses(operand) - 1
                 if not self._uses[operand]:
                     dropped.append(operand)

@@ -20,6 +20,7 @@
 #endif
 
 #define MG_INLINE static inline __attribute__((always_inline))
+#define MG_INLINE_METHOD inline __attribute__((always_inline))
 
 // Some compilers know only their own spelling of "unroll this loop".
 #if defined(__clang__)

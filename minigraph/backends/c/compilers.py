@@ -1,0 +1,141 @@
+"""The machine's C++ compiler, and the cache of what it has compiled.
+
+A shared object is named by the hash of all that decides its bytes: source, compiler, flags, and the processor's
+features. It is compiled under another name and then renamed, so that processes side by side see all of it or nothing;
+and it is loaded only from a folder that belongs to this user and that nobody else can write to.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import importlib.util
+import os
+import pathlib
+import platform
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+
+from minigraph.errors import ProgramError
+
+# NaN and infinity behave as everywhere else, and integers wrap; only the order of a·b + c may be fused.
+FLAGS = (
+    "-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fwrapv", "-fno-exceptions",
+    "-fno-rtti", "-fPIC", "-shared", "-pthread", "-w",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A C++ compiler: the command that runs it, and what it says of itself."""
+
+    command: tuple[str, ...]
+    version: str
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags that it is run with: for this very machine."""
+        wide = ("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()
+        native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
+        return (*FLAGS, native, *wide)
+
+
+@functools.cache
+def find() -> Compiler | None:
+    """Return the first that works of `$CC`, cc, gcc, clang, and `zig cc` of the ziglang wheel; None if none does.
+
+    A C compiler's command is made that of its C++ sibling by `-x c++`.
+    """
+    candidates = [shlex.split(os.environ[name]) for name in ("CC",) if os.environ.get(name)]
+    candidates += [["cc"], ["gcc"], ["clang"]]
+    if importlib.util.find_spec("ziglang") is not None:
+        candidates.append([sys.executable, "-m", "ziglang", "cc"])
+    for command in candidates:
+        if shutil.which(command[0]) is None:
+            continue
+        version = _version(command)
+        if version is not None:
+            return Compiler(tuple(command), version)
+    return None
+
+
+def _version(command: list[str]) -> str | None:
+    """Return what a compiler says of itself and of this processor, if it compiles C++ at all."""
+    compiler = Compiler(tuple(command), "")
+    with tempfile.TemporaryDirectory() as folder:
+        target = pathlib.Path(folder, "probe.so")
+        probe = [*command, "-x", "c++", *compiler.flags, "-", "-o", str(target)]
+        try:
+            made = subprocess.run(probe, input="int probe() { return 0; }", capture_output=True, text=True, timeout=120)
+            said = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+    return said.stdout if made.returncode == 0 and target.name else None
+
+
+@functools.cache
+def processor() -> str:
+    """Return what tells processors apart that run different machine code: the model's features."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
+
+
+def cache_folder() -> pathlib.Path:
+    """Return the folder of compiled programs, made if need be; a ProgramError if others could write to it."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = pathlib.Path(root, "minigraph", "c")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_private(folder)
+    return folder
+
+
+def check_private(path: pathlib.Path) -> None:
+    """Raise a ProgramError unless a file or folder is this user's own, and nobody else can write to it."""
+    status = path.stat()
+    owned = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+    if not owned or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ProgramError(
+            f"{path} could be changed by others, and is not loaded",
+            expected="a folder and files of your own, writable by you alone",
+            got=f"owner {status.st_uid}, mode {stat.filemode(status.st_mode)}",
+            hint=f"chmod go-w {path}, or set XDG_CACHE_HOME to a folder of your own",
+        )
+
+
+def build(source: str, compiler: Compiler) -> ctypes.CDLL:
+    """Return the loaded shared object of a source text: from the cache, or compiled now."""
+    key = hashlib.sha256("\0".join([source, *compiler.command, compiler.version, *compiler.flags, processor()]).encode())
+    target = cache_folder() / f"{key.hexdigest()[:32]}.so"
+    if not target.exists():
+        _compile(source, compiler, target)
+    check_private(target)
+    return ctypes.CDLL(str(target))
+
+
+def _compile(source: str, compiler: Compiler, target: pathlib.Path) -> None:
+    """Compile into a private name, then rename: a reader sees a whole file or none."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        text, made = pathlib.Path(folder, "program.cpp"), pathlib.Path(folder, "program.so")
+        text.write_text(source)
+        command = [*compiler.command, "-x", "c++", *compiler.flags, str(text), "-o", str(made)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            kept = target.with_suffix(".cpp")
+            kept.write_text(source)
+            raise ProgramError(
+                "the C++ compiler refused a generated program",
+                expected="a shared object",
+                got=done.stderr.strip()[:2000],
+                hint=f"the source is kept as {kept}; command: {shlex.join(command)}",
+            )
+        made.chmod(0o700)
+        os.replace(made, target)

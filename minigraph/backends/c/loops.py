@@ -1,0 +1,254 @@
+"""Loops as C++: a body of elementwise steps, windows and sums, for a vector of columns and row after row.
+
+A value is written once for each place in a window where it is needed, as a constant with the number of its node; what
+does not depend on the row stands before the loop over rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from minigraph.backends.c.domain import Domain
+from minigraph.backends.c.expressions import CTYPES, EXPRESSIONS, FLOATS, Names, number
+from minigraph.ir.leaves import Constant, Item
+from minigraph.ir.node import Node
+from minigraph.ir.types import TensorType, known
+from minigraph.ops.group import reduces
+from minigraph.ops.norm import Moments
+from minigraph.ops.pool import MaxPool2D, MaxPool2DAdjoint
+from minigraph.ops.reduction import Mean
+from minigraph.ops.shape import Cast
+
+Place = tuple[int, int] | None
+
+# Of a block of rows, what all its arrays hold should stay in the level-1 cache from one vector of columns to the next.
+_BLOCK_BYTES, _FEWEST_ROWS, _MOST_ROWS = 24_000, 32, 256
+
+
+def shape_of(node: Node) -> tuple[int, ...]:
+    """Return a bound node's shape as numbers."""
+    return tuple(known(s) for s in node.shape)
+
+
+def is_number(node: Node) -> bool:
+    """Tell whether a node is a constant of one element, which is written into the code."""
+    return isinstance(node.op, Constant) and node.tensor_type.size == 1
+
+
+@dataclass(frozen=True)
+class Sums:
+    """A sum over rows, or a pair of moments, that a loop keeps for each column; `offset` in the thread's totals."""
+
+    node: Node
+    offset: int
+    width: int  # doubles for each column: 1, or 3 for moments
+
+
+class Body:
+    """The statements of one loop: `hoisted` before the rows, `lines` for each row, `stores` at its end."""
+
+    def __init__(self, domain: Domain, pointers: Mapping[Node, str], lanes: str | None, hoists: bool = True) -> None:
+        self.domain = domain
+        self.pointers = pointers
+        self.lanes = lanes  # "V" where all values are of one float type, None where numbers are computed one by one
+        self.hoists = hoists
+        self.hoisted: list[str] = []
+        self.lines: list[str] = []
+        self.stores: list[str] = []
+        self.names: dict[tuple[Node, Place], str] = {}
+        self.fixed: set[str] = set()  # names that do not depend on the row
+        self._numbers = itertools.count()
+
+    def places(self, shape: tuple[int, ...]) -> list[Place]:
+        """Return where in a window a value of this shape is computed."""
+        if not self.domain.is_fine(shape):
+            return [None]
+        return list(itertools.product(range(self.domain.tile[0]), range(self.domain.tile[1])))
+
+    def value(self, node: Node, place: Place) -> str:
+        """Return the name of a node's value, after writing all that it takes."""
+        at = place if self.domain.is_fine(shape_of(node)) else None
+        if (node, at) not in self.names:
+            self.names[node, at] = self._written(node, at)
+        return self.names[node, at]
+
+    def _written(self, node: Node, place: Place) -> str:
+        # Deep bodies: operands first, without recursion deeper than one body is long.
+        if is_number(node):
+            return self._name("k", self._number(node), True, node)
+        if node in self.pointers:
+            return self._load(node, place)
+        if isinstance(node.op, MaxPool2D):
+            return self._largest(node)
+        if isinstance(node.op, MaxPool2DAdjoint):
+            return self._first_largest(node, place)
+        names = [self.value(operand, place) for operand in node.inputs]
+        lanes = self.lanes or CTYPES[node.inputs[0].dtype]
+        text = self._cast(node, names[0]) if isinstance(node.op, Cast) else None
+        text = text or EXPRESSIONS[type(node.op)](node.op, Names(names, lanes))
+        return self._name("v", text, all(name in self.fixed for name in names), node)
+
+    def _name(self, letter: str, text: str, fixed: bool, node: Node) -> str:
+        name = f"{letter}{next(self._numbers)}"
+        kind = "auto" if self.lanes else CTYPES[node.dtype]
+        fixed = fixed and self.hoists
+        (self.hoisted if fixed else self.lines).append(f"const {kind} {name} = {text};  // {node.op.name}")
+        if fixed:
+            self.fixed.add(name)
+        return name
+
+    def _number(self, node: Node) -> str:
+        import numpy as np
+
+        assert isinstance(node.op, Constant)
+        ctype = CTYPES[node.dtype]
+        text = number(np.frombuffer(node.op.data, node.dtype)[0].item(), ctype)
+        return f"all<{self.lanes or ctype}>({text})" if node.dtype != "bool" else text
+
+    def _cast(self, node: Node, name: str) -> str | None:
+        """Return a conversion between a condition and numbers, which vectors do not make by themselves."""
+        source = node.inputs[0].dtype
+        if self.lanes and source == "bool":
+            return f"choose({name}, all<V>(1), all<V>(0))"
+        if node.dtype == "bool" and source != "bool":
+            return f"{name} != all<{self.lanes or CTYPES[source]}>(0)"
+        return None
+
+    def _load(self, node: Node, place: Place) -> str:
+        shape, pointer = shape_of(node), self.pointers[node]
+        index = self.domain.index(shape, place)
+        if self.lanes is None:
+            text = f"{pointer}[{index}]"
+        elif self.domain.column_stride(shape):
+            text = f"get<V>({pointer} + {index})"
+        else:
+            text = f"all<V>({pointer}[{index}])"
+        return self._name("x", text, not self.domain.row_index(shape, place), node)
+
+    def _largest(self, node: Node) -> str:
+        x = node.inputs[0]
+        names = [self.value(x, place) for place in self.places(shape_of(x))]
+        text = names[0]
+        for name in names[1:]:
+            text = f"maximum({text}, {name})"
+        return self._name("v", text, False, node)
+
+    def _first_largest(self, node: Node, place: Place) -> str:
+        """The adjoint at the first place of the window that holds the maximum, 0 at all others."""
+        x, g = node.inputs
+        everywhere = self.places(shape_of(x))
+        names = [self.value(x, p) for p in everywhere]
+        top = self._once(node, "top", lambda: self._largest(node))
+        here = everywhere.index(place)
+        before = [self._once(node, f"is{i}", lambda i=i: self._equal(node, names[i], top)) for i in range(here + 1)]  # type: ignore[misc]
+        condition = " & ".join([before[here], *(f"~{b}" if self.lanes else f"!{b}" for b in before[:here])])
+        zero = f"all<{self.lanes or CTYPES[node.dtype]}>(0)"
+        return self._name("v", f"choose({condition}, {self.value(g, None)}, {zero})", False, node)
+
+    def _once(self, node: Node, what: str, write: object) -> str:
+        key = (node, what)
+        if key not in self.names:  # type: ignore[comparison-overlap]
+            self.names[key] = write()  # type: ignore[index, operator]
+        return self.names[key]  # type: ignore[index]
+
+    def _equal(self, node: Node, name: str, top: str) -> str:
+        made = f"m{next(self._numbers)}"
+        self.lines.append(f"const auto {made} = {name} == {top};")
+        return made
+
+    def store(self, node: Node, pointer: str) -> None:
+        """Write a value to its array, at the end of the row."""
+        for place in self.places(shape_of(node)):
+            name, index = self.value(node, place), self.domain.index(shape_of(node), place)
+            self.stores.append(
+                f"set<V>({pointer} + {index}, {name});" if self.lanes else f"{pointer}[{index}] = {name};"
+            )
+
+
+def common_float(nodes: Iterable[Node], arrays: Iterable[Node]) -> str | None:
+    """Return the one float type that a body computes in, if conditions are all else and none is loaded or stored."""
+    dtypes = {n.dtype for n in nodes if isinstance(n.type, TensorType)}
+    floats = dtypes - {"bool"}
+    if len(floats) != 1 or not floats <= set(FLOATS) or any(a.dtype == "bool" for a in arrays):
+        return None
+    return floats.pop()
+
+
+def sums_of(steps: Sequence[Node], columns: int) -> tuple[list[Sums], int]:
+    """Return the sums among the steps, and how many doubles a thread needs for all."""
+    found, offset = [], 0
+    for node in steps:
+        if reduces(node):
+            width = 3 if isinstance(node.op, Moments) else 1
+            found.append(Sums(node, offset, width))
+            offset += width * columns
+    return found, -(-offset // 8) * 8  # threads do not write to each other's cache lines
+
+
+def sum_lines(body: Body, sums: Sums, columns: int) -> tuple[list[str], list[str], list[str]]:
+    """Return (before the rows, for each row, after the rows) for one sum; moments are taken about a first element."""
+    x = sums.node.inputs[0]
+    names = [body.value(x, place) for place in body.places(shape_of(x))]
+    lanes = body.lanes or CTYPES[x.dtype]
+    total = f"totals + {sums.offset}"
+    if sums.width == 1:
+        s = f"s{sums.offset}"
+        return [f"{lanes} {s} = {{}};"], [f"{s} += {' + '.join(names)};"], [f"add_to({total} + c, {s});"]
+    n, shift, s, q = (f"{letter}{sums.offset}" for letter in ("n", "shift", "s", "q"))
+    row = [f"if ({n} == 0) {shift} = {names[0]};"]
+    for i, name in enumerate(names):
+        row.append(f"const auto d{sums.offset}_{i} = {name} - {shift}; {s} += d{sums.offset}_{i}; "
+                   f"{q} += d{sums.offset}_{i} * d{sums.offset}_{i};")  # fmt: skip
+    row.append(f"{n} += {len(names)};")
+    return (
+        [f"{lanes} {shift} = {{}}, {s} = {{}}, {q} = {{}}; double {n} = 0;"],
+        row,
+        [f"if ({n}) add_moments({total}, {columns}, c, {n}, {shift}, {s}, {q});"],
+    )
+
+
+def finish_lines(sums: Sequence[Sums], columns: int, size: int, pointers: Mapping[tuple[Node, int], str]) -> list[str]:
+    """Return the statements that add up all threads' totals, in their order, and write the results."""
+    lines = []
+    for each in sums:
+        node = each.node
+        ctype = CTYPES[node.inputs[0].dtype]
+        whole = node.inputs[0].rank == len(node.op.axes)  # type: ignore[attr-defined]
+        count = math.prod(shape_of(node.inputs[0])) if whole else math.prod(shape_of(node.inputs[0])[:-1])
+        source = f"all_totals + t * {size} + {each.offset}"
+        if each.width == 3:
+            lines.append(f"for (int t = 1; t < team.threads; t++) for (ptrdiff_t c = 0; c < {columns}; c++) {{ const double* m = {source}; "
+                         f"join_moments(all_totals + {each.offset}, {columns}, c, m[c], m[{columns} + c], m[2 * {columns} + c]); }}")  # fmt: skip
+            if whole:
+                lines.append(f"for (ptrdiff_t c = 1; c < {columns}; c++) {{ const double* m = all_totals + {each.offset}; "
+                             f"join_moments(all_totals + {each.offset}, {columns}, 0, m[c], m[{columns} + c], m[2 * {columns} + c]); }}")  # fmt: skip
+            for index, where in ((0, columns), (1, 2 * columns)):
+                pointer = pointers.get((node, index))
+                if pointer is not None:
+                    divided = f" / {count}" if index else ""
+                    lines.append(f"for (ptrdiff_t c = 0; c < {1 if whole else columns}; c++) "
+                                 f"{pointer}[c] = ({ctype})(all_totals[{each.offset + where} + c]{divided});")  # fmt: skip
+            continue
+        divided = f" / {count}" if isinstance(node.op, Mean) else ""
+        pointer = pointers[node, 0]
+        if whole:
+            lines.append(f"{{ double sum = 0; for (int t = 0; t < team.threads; t++) for (ptrdiff_t c = 0; c < {columns}; c++) "
+                         f"sum += ({source})[c]; {pointer}[0] = ({ctype})(sum{divided}); }}")  # fmt: skip
+        else:
+            lines.append(f"for (ptrdiff_t c = 0; c < {columns}; c++) {{ double sum = 0; for (int t = 0; t < team.threads; t++) "
+                         f"sum += ({source})[c]; {pointer}[c] = ({ctype})(sum{divided}); }}")  # fmt: skip
+    return lines
+
+
+def block_rows(domain: Domain, arrays: int, itemsize: int, sums: bool) -> int:
+    """Return how many rows are run through for one vector of columns after the other."""
+    if domain.tile != (1, 1):
+        return 1
+    rows = _BLOCK_BYTES // max(1, domain.columns * arrays * itemsize)
+    return max(_FEWEST_ROWS if sums else 4, min(_MOST_ROWS, rows))
+
+
+__all__ = ["Body", "Item", "Sums", "block_rows", "common_float", "finish_lines", "reduces", "shape_of", "sum_lines", "sums_of"]
