@@ -203,7 +203,7 @@ class _Grouping:
         own = [i for i in reads if self._maker(i) is loop]
         if any(isinstance(i.op, Item) or reduces(i) for i in own):
             return False  # a sum is known only after the loop
-        if loop.anchor is not None and not reduces(node):
+        if loop.anchor is not None and self.bodies[node].tile != _NO_TILE:
             return False
         shape = loop.domain[0]
         return all(i.shape == shape for i in own) and len(loop.roots) < LONGEST

@@ -25,16 +25,16 @@ from minigraph.ops.group import reduces
 from minigraph.ops.linalg import MatMul
 
 _CANDIDATES = {
-    Conv2D: (direct.FORWARD, getattr(winograd, "FORWARD", [])),
-    Conv2DTranspose: (direct.TRANSPOSE, getattr(winograd, "TRANSPOSE", [])),
-    Conv2DKernelAdjoint: (direct.KERNEL_ADJOINT, getattr(winograd, "KERNEL_ADJOINT", [])),
+    Conv2D.name: (direct.FORWARD, winograd.FORWARD),
+    Conv2DTranspose.name: (direct.TRANSPOSE, winograd.TRANSPOSE),
+    Conv2DKernelAdjoint.name: (direct.KERNEL_ADJOINT, winograd.KERNEL_ADJOINT),
 }
 
 
 @functools.cache
-def choose(kind: type, geometry: Geometry, threads: int, exact: bool) -> Algorithm:
+def choose(op: str, geometry: Geometry, threads: int, exact: bool) -> Algorithm:
     """Return the algorithm for a convolution: of those that round as a sum does, if `exact`, else of all."""
-    candidates = [a for part in _CANDIDATES[kind] for a in part if a.exact or not exact]
+    candidates = [a for part in _CANDIDATES[op] for a in part if a.exact or not exact]
     return fastest(candidates, geometry, threads)
 
 
@@ -47,6 +47,7 @@ class AnchoredCode(LoopCode):
         assert self.anchor is not None
         self.op = self.anchor.op
         self.ctype = CTYPES[self.anchor.dtype]
+        self.headers = ("gemm.h",) if self.algorithm is None else (self.algorithm.header,)
 
     @cached_property
     def algorithm(self) -> Algorithm | None:
@@ -55,12 +56,7 @@ class AnchoredCode(LoopCode):
         if isinstance(self.op, MatMul):
             return None
         geometry = Geometry.of_node(self.anchor)
-        return choose(type(self.op), geometry, self.threads if self.parallel else 1, self.exact)
-
-    @property
-    def headers(self) -> tuple[str, ...]:
-        """The kernels' headers."""
-        return ("gemm.h",) if self.algorithm is None else (self.algorithm.header,)
+        return choose(self.op.name, geometry, self.threads if self.parallel else 1, self.exact)
 
     @cached_property
     def prepared(self) -> int:
@@ -88,10 +84,6 @@ class AnchoredCode(LoopCode):
     def workspace(self) -> int:
         """Bytes: the threads' totals, the packed kernel if it is not constant, the algorithm's own."""
         return super().workspace + (0 if self.prepared else self._packed) + self._scratch
-
-    def fields(self) -> tuple[str, ...]:
-        """Return the struct's fields: what the epilogue reads and writes."""
-        return super().fields()
 
     @cached_property
     def used(self) -> list[int]:
@@ -152,7 +144,7 @@ class AnchoredCode(LoopCode):
             "}",
         ]
 
-    # --- the call ------------------------------------------------------------------------------------------------------
+    # --- the call ----------------------------------------------------------------------------------------------------
 
     def run(self, arrays: Sequence[str], name: str) -> list[str]:
         """Return the statements that compute the step; `arrays` are operands, results, prepared kernel, workspace."""
@@ -191,7 +183,16 @@ class AnchoredCode(LoopCode):
         assert self.anchor is not None
         g = Geometry.of_node(self.anchor)
         (top, _), (left, _) = g.pads
-        numbers = (*g.images, *g.outputs[1:], *g.window.size, *g.window.strides, *g.window.dilations, top, left, g.groups)
+        numbers = (
+            *g.images,
+            *g.outputs[1:],
+            *g.window.size,
+            *g.window.strides,
+            *g.window.dilations,
+            top,
+            left,
+            g.groups,
+        )
         return "{" + ", ".join(map(str, numbers)) + "}"
 
     def _products(self, first: str, second: str) -> list[str]:
@@ -218,7 +219,7 @@ class AnchoredCode(LoopCode):
         own = (1,) * (len(batch) + 2 - len(shape)) + shape
         terms, after = [], math.prod(batch)
         for axis, size in enumerate(batch):
-            before, after = after, after // size
+            after //= size
             if own[axis] > 1:
                 stride = math.prod(own[axis + 1 :])
                 terms.append(f"b / {after} % {size} * {stride}")
@@ -226,7 +227,8 @@ class AnchoredCode(LoopCode):
 
 
 def anchors(node: Node) -> bool:
-    if isinstance(node.op, Conv2DKernelAdjoint) and not direct.KERNEL_ADJOINT: return False
     """Tell whether an op is a convolution or product that there are kernels for."""
     kinds = (Conv2D, Conv2DTranspose, Conv2DKernelAdjoint, MatMul)
-    return isinstance(node.op, kinds) and node.dtype in FLOATS and 0 not in (*shape_of(node), *sum((shape_of(i) for i in node.inputs), ()))
+    return (
+        isinstance(node.op, kinds) and node.dtype in FLOATS and all(0 not in shape_of(n) for n in (node, *node.inputs))
+    )

@@ -113,7 +113,9 @@ def check_private(path: pathlib.Path) -> None:
 
 def build(source: str, compiler: Compiler) -> ctypes.CDLL:
     """Return the loaded shared object of a source text: from the cache, or compiled now."""
-    key = hashlib.sha256("\0".join([source, *compiler.command, compiler.version, *compiler.flags, processor()]).encode())
+    key = hashlib.sha256(
+        "\0".join([source, *compiler.command, compiler.version, *compiler.flags, processor()]).encode()
+    )
     target = cache_folder() / f"{key.hexdigest()[:32]}.so"
     if not target.exists():
         _compile(source, compiler, target)

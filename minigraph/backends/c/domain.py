@@ -30,7 +30,7 @@ class Domain:
     def over(cls, shape: Shape, tile: tuple[int, int], operands: Sequence[Shape], keep_last: bool) -> Domain:
         """Return the domain of a loop over `shape`; `keep_last` asks for the last axis to be the columns, alone."""
         if tile != (1, 1):
-            n, h, w, c = shape
+            n, h, _, c = shape
             return cls(shape, tile, ((0, 1), (2,), (3,)), n * (h // tile[0]), c)
         axes: list[tuple[int, ...]] = []
         patterns: list[tuple[bool, ...]] = []

@@ -72,7 +72,7 @@ def _windows(node: Node, op: pool.Pool, image: Node, windows: Node) -> str:
 def _counted(op: pool.AvgPool2D, image: Node) -> str:
     """Return the rows and columns whose elements an average counts."""
     ranges = []
-    for axis, (before, after) in enumerate(op.window.pads(shape_of(image)[1:3])):
+    for axis, (before, after) in enumerate(op.window.pads((shape_of(image)[1], shape_of(image)[2]))):
         size = shape_of(image)[1 + axis]
         begin, end = (-before, size + after - op.overhang[axis]) if op.count_padding else (0, size)
         ranges.append(f"Range{{{begin}, {end}}}")
@@ -92,9 +92,7 @@ _ROWS: dict[type[Op], Write] = {
 }
 _POOLS: dict[type[Op], Write] = {
     pool.MaxPool2D: lambda node, op: f"max_pool(team, {_windows(node, op, node.inputs[0], node)}",
-    pool.MaxPool2DAdjoint: lambda node, op: (
-        f"max_pool_adjoint(team, {_windows(node, op, node, node.inputs[1])}"
-    ),
+    pool.MaxPool2DAdjoint: lambda node, op: f"max_pool_adjoint(team, {_windows(node, op, node, node.inputs[1])}",
     pool.AvgPool2D: lambda node, op: (
         f"avg_pool(team, {_windows(node, op, node.inputs[0], node)}, {_counted(op, node.inputs[0])}"
     ),

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from minigraph.backends.c.domain import Domain
 from minigraph.backends.c.expressions import CTYPES, EXPRESSIONS, FLOATS, Names, number
-from minigraph.ir.leaves import Constant, Item
+from minigraph.ir.leaves import Constant
 from minigraph.ir.node import Node
 from minigraph.ir.types import TensorType, known
 from minigraph.ops.group import reduces
@@ -58,7 +59,7 @@ class Body:
         self.hoisted: list[str] = []
         self.lines: list[str] = []
         self.stores: list[str] = []
-        self.names: dict[tuple[Node, Place], str] = {}
+        self.names: dict[tuple[Node, Place | str], str] = {}
         self.fixed: set[str] = set()  # names that do not depend on the row
         self._numbers = itertools.count()
 
@@ -143,16 +144,15 @@ class Body:
         names = [self.value(x, p) for p in everywhere]
         top = self._once(node, "top", lambda: self._largest(node))
         here = everywhere.index(place)
-        before = [self._once(node, f"is{i}", lambda i=i: self._equal(node, names[i], top)) for i in range(here + 1)]  # type: ignore[misc]
+        before = [self._once(node, f"is{i}", partial(self._equal, node, names[i], top)) for i in range(here + 1)]
         condition = " & ".join([before[here], *(f"~{b}" if self.lanes else f"!{b}" for b in before[:here])])
         zero = f"all<{self.lanes or CTYPES[node.dtype]}>(0)"
         return self._name("v", f"choose({condition}, {self.value(g, None)}, {zero})", False, node)
 
-    def _once(self, node: Node, what: str, write: object) -> str:
-        key = (node, what)
-        if key not in self.names:  # type: ignore[comparison-overlap]
-            self.names[key] = write()  # type: ignore[index, operator]
-        return self.names[key]  # type: ignore[index]
+    def _once(self, node: Node, what: str, write: Callable[[], str]) -> str:
+        if (node, what) not in self.names:
+            self.names[node, what] = write()
+        return self.names[node, what]
 
     def _equal(self, node: Node, name: str, top: str) -> str:
         made = f"m{next(self._numbers)}"
@@ -210,36 +210,20 @@ def sum_lines(body: Body, sums: Sums, columns: int) -> tuple[list[str], list[str
     )
 
 
-def finish_lines(sums: Sequence[Sums], columns: int, size: int, pointers: Mapping[tuple[Node, int], str]) -> list[str]:
-    """Return the statements that add up all threads' totals, in their order, and write the results."""
+def finish_lines(sums: Sequence[Sums], columns: int, apart: int, pointers: Mapping[tuple[Node, int], str]) -> list[str]:
+    """Return the statements that join all threads' totals, in their order, and write the results."""
     lines = []
     for each in sums:
-        node = each.node
-        ctype = CTYPES[node.inputs[0].dtype]
-        whole = node.inputs[0].rank == len(node.op.axes)  # type: ignore[attr-defined]
-        count = math.prod(shape_of(node.inputs[0])) if whole else math.prod(shape_of(node.inputs[0])[:-1])
-        source = f"all_totals + t * {size} + {each.offset}"
-        if each.width == 3:
-            lines.append(f"for (int t = 1; t < team.threads; t++) for (ptrdiff_t c = 0; c < {columns}; c++) {{ const double* m = {source}; "
-                         f"join_moments(all_totals + {each.offset}, {columns}, c, m[c], m[{columns} + c], m[2 * {columns} + c]); }}")  # fmt: skip
-            if whole:
-                lines.append(f"for (ptrdiff_t c = 1; c < {columns}; c++) {{ const double* m = all_totals + {each.offset}; "
-                             f"join_moments(all_totals + {each.offset}, {columns}, 0, m[c], m[{columns} + c], m[2 * {columns} + c]); }}")  # fmt: skip
-            for index, where in ((0, columns), (1, 2 * columns)):
-                pointer = pointers.get((node, index))
-                if pointer is not None:
-                    divided = f" / {count}" if index else ""
-                    lines.append(f"for (ptrdiff_t c = 0; c < {1 if whole else columns}; c++) "
-                                 f"{pointer}[c] = ({ctype})(all_totals[{each.offset + where} + c]{divided});")  # fmt: skip
-            continue
-        divided = f" / {count}" if isinstance(node.op, Mean) else ""
-        pointer = pointers[node, 0]
-        if whole:
-            lines.append(f"{{ double sum = 0; for (int t = 0; t < team.threads; t++) for (ptrdiff_t c = 0; c < {columns}; c++) "
-                         f"sum += ({source})[c]; {pointer}[0] = ({ctype})(sum{divided}); }}")  # fmt: skip
+        node, shape = each.node, shape_of(each.node.inputs[0])
+        whole = len(shape) == len(node.op.axes)  # type: ignore[attr-defined]
+        count = math.prod(shape if whole else shape[:-1])
+        sizes = f"all_totals + {each.offset}, {apart}, team.threads, {columns}, {1 if whole else columns}"
+        if isinstance(node.op, Moments):
+            null = f"({CTYPES[node.inputs[0].dtype]}*)nullptr"
+            mean, variance = (pointers.get((node, i), null) for i in range(2))
+            lines.append(f"finish_moments({sizes}, {count}, {mean}, {variance});")
         else:
-            lines.append(f"for (ptrdiff_t c = 0; c < {columns}; c++) {{ double sum = 0; for (int t = 0; t < team.threads; t++) "
-                         f"sum += ({source})[c]; {pointer}[c] = ({ctype})(sum{divided}); }}")  # fmt: skip
+            lines.append(f"finish_sum({sizes}, {count if isinstance(node.op, Mean) else 1}, {pointers[node, 0]});")
     return lines
 
 
@@ -249,6 +233,3 @@ def block_rows(domain: Domain, arrays: int, itemsize: int, sums: bool) -> int:
         return 1
     rows = _BLOCK_BYTES // max(1, domain.columns * arrays * itemsize)
     return max(_FEWEST_ROWS if sums else 4, min(_MOST_ROWS, rows))
-
-
-__all__ = ["Body", "Item", "Sums", "block_rows", "common_float", "finish_lines", "reduces", "shape_of", "sum_lines", "sums_of"]

@@ -30,6 +30,7 @@ class Program:
         compiler: compilers.Compiler,
         threads: int,
         allocate: Callable[[int], Array],
+        running_numpy: Callable[[], Any],
     ) -> None:
         self.steps = steps
         self.arena = arena
@@ -50,13 +51,19 @@ class Program:
             addresses[place] = address
         self._table = (ctypes.c_void_p * max(1, len(addresses)))(*addresses)
         self._calls = self._segments(library, numpy_kernel)
+        self._running = 0
+        self._running_numpy = running_numpy
+        self._whole: Kernel | None = self._calls[0][1] if len(self._calls) == 1 and None not in self._numbers else None
         if library is not None and source.preparations:
             library.prepare(ctypes.c_void_p(self._begin), self._table, threads)
 
     def _add(self, source: Source, step: Bound, code: StepCode, allocate: Callable[[int], Array]) -> int:
         node = step.node
         results = step.output if isinstance(step.output, tuple) else (step.output,)
-        arrays = [self._address(a, CTYPES[n.dtype]) if n.dtype in CTYPES else "" for a, n in zip(step.inputs, node.inputs, strict=True)]
+        arrays = [
+            self._address(a, CTYPES[n.dtype]) if n.dtype in CTYPES else ""
+            for a, n in zip(step.inputs, node.inputs, strict=True)
+        ]
         arrays += [self._address(a, CTYPES[t.dtype]) for a, t in zip(results, result_types(node), strict=True)]
         arrays.append(self._address(step.workspace, "char"))
         prepared = None
@@ -74,7 +81,7 @@ class Program:
 
     def _segments(self, library: Any, numpy_kernel: Callable[[Bound], Kernel]) -> list[tuple[int, Kernel]]:
         """Return (first step, call) of each run of steps that one call does."""
-        self._entry = None if library is None else library.run
+        self._entry: Any = None if library is None else library.run
         self._single: list[Kernel] = []
         calls: list[tuple[int, Kernel]] = []
         first: int | None = None
@@ -95,12 +102,17 @@ class Program:
 
     def _range(self, first: int, last: int) -> Kernel:
         arguments = (ctypes.c_void_p(self._begin), self._table, ctypes.c_int(self.threads), ctypes.c_int(first))
-        return partial(self._entry, *arguments, ctypes.c_int(last))  # type: ignore[arg-type]
+        return partial(self._entry, *arguments, ctypes.c_int(last))
 
     def __call__(self) -> None:
         """Run all steps."""
-        for self._running, call in self._calls:
-            call()
+        if self._whole is not None:
+            self._whole()
+            return
+        with self._running_numpy():
+            for first, call in self._calls:
+                self._running = first
+                call()
 
     def step(self, index: int) -> Kernel:
         """Return one step alone."""

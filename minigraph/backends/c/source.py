@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from minigraph.backends.c.anchors import AnchoredCode
-from minigraph.backends.c.expressions import CTYPES
 from minigraph.backends.c.library import LibraryCode
 from minigraph.backends.c.steps import LoopCode, indented
 from minigraph.ir.leaves import Item
@@ -62,14 +61,14 @@ def included(names: Sequence[str]) -> str:
 class Source:
     """A file in the making."""
 
-    headers: list[str] = field(default_factory=lambda: ["team.h", "elementary.h"])
+    headers: list[str] = field(default_factory=lambda: ["team.h", "totals.h"])
     structs: dict[str, str] = field(default_factory=dict)  # text without its name → name
     functions: list[str] = field(default_factory=list)
     table: list[str] = field(default_factory=list)
     preparations: list[str] = field(default_factory=list)
 
     def add(self, node: Node, code: StepCode, arrays: Sequence[str], prepared: str | None) -> int:
-        """Add a step; return its number. `arrays`: C++ expressions of operands, results and workspace, in that order."""
+        """Add a step and return its number; `arrays` are the addresses of operands, results and workspace."""
         number = len(self.table)
         self.headers += [h for h in code.headers if h not in self.headers]
         name = self._struct(code)
@@ -131,6 +130,3 @@ def result_types(node: Node) -> list[TensorType]:
 def pointer(ctype: str, offset: int | None, index: int) -> str:
     """Return the address of an array: an offset in the arena, or a place in the table of what lies outside."""
     return f"at.in_arena<{ctype}>({offset})" if offset is not None else f"at.at<{ctype}>({index})"
-
-
-__all__ = ["CTYPES", "Source", "included", "pointer", "result_types"]

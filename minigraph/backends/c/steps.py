@@ -12,6 +12,7 @@ from minigraph.backends.c.domain import Domain
 from minigraph.backends.c.expressions import CTYPES, FLOATS, expressible
 from minigraph.backends.c.loops import (
     Body,
+    Sums,
     block_rows,
     common_float,
     finish_lines,
@@ -102,9 +103,9 @@ class LoopCode:
         return [shape_of(i) for i in self.node.inputs if i in read and not is_number(i)]
 
     @cached_property
-    def sums(self) -> tuple[list[object], int]:
+    def sums(self) -> tuple[list[Sums], int]:
         """The sums with their place in a thread's totals, and how many doubles that takes."""
-        return sums_of(self.steps, self.domain.columns)  # type: ignore[return-value]
+        return sums_of(self.steps, self.domain.columns)
 
     @cached_property
     def parallel(self) -> bool:
@@ -126,9 +127,7 @@ class LoopCode:
                     barred |= self._reads(step)
         read = {i for s in self.loop_steps for i in s.inputs}
         full = {shape_of(s) for s in self.stored}
-        return tuple(
-            i for i, n in enumerate(self.node.inputs) if n in read and n not in barred and shape_of(n) in full
-        )
+        return tuple(i for i, n in enumerate(self.node.inputs) if n in read and n not in barred and shape_of(n) in full)
 
     def _reads(self, step: Node) -> set[Node]:
         """Return all operands that a sum is made of, behind the stored values."""
@@ -172,10 +171,8 @@ class LoopCode:
         return common_float([*self.node.inputs, *self.loop_steps], arrays)
 
     def _columns(self, body: Body, lanes: str | None) -> str:
-        before, row, after = [], [], []
-        for sums in self.sums[0]:
-            b, r, a = sum_lines(body, sums, self.domain.columns)  # type: ignore[arg-type]
-            before, row, after = before + b, row + r, after + a
+        parts = [sum_lines(body, sums, self.domain.columns) for sums in self.sums[0]]
+        before, row, after = ([line for part in parts for line in part[i]] for i in range(3))
         inner = [*body.lines, *row, *body.stores]
         windows = self.domain.tile != (1, 1)
         if windows:
@@ -184,7 +181,9 @@ class LoopCode:
         head = "template <class V> " if lanes else ""
         lines = [
             f"{head}MG_INLINE_METHOD void columns(ptrdiff_t first, ptrdiff_t last, ptrdiff_t c) const {{",
-            *indented([*body.hoisted, *before, "for (ptrdiff_t r = first; r < last; r++) {", *indented(inner), "}", *after]),
+            *indented(
+                [*body.hoisted, *before, "for (ptrdiff_t r = first; r < last; r++) {", *indented(inner), "}", *after]
+            ),
             "}",
         ]
         return "\n".join(indented(lines))
@@ -198,7 +197,10 @@ class LoopCode:
         lanes = self._lanes()
         lines = self._begin(arrays, name)
         d = self.domain
-        itemsize = max(DTYPES[n.dtype] for n in [*self.node.inputs, *self.stored, *[s.inputs[0] for s, _ in self.results if reduces(s)]])
+        itemsize = max(
+            DTYPES[n.dtype]
+            for n in [*self.node.inputs, *self.stored, *[s.inputs[0] for s, _ in self.results if reduces(s)]]
+        )
         count = len(self.used) + len(self.stored)
         block = block_rows(d, count, itemsize, bool(self.sums[0]))
         if d.rows < 2 * self.threads and not self.sums[0] and d.tile == (1, 1):
@@ -234,7 +236,7 @@ class LoopCode:
         if not self.sums[0]:
             return []
         pointers = {result: f"step.out{i}" for i, result in enumerate(self.results) if reduces(result[0])}
-        lines = finish_lines(self.sums[0], self.domain.columns, self.sums[1], pointers)  # type: ignore[arg-type]
+        lines = finish_lines(self.sums[0], self.domain.columns, self.sums[1], pointers)
         return ["team.barrier();", "if (team.thread == 0) {", *indented(lines), "}"]
 
 
@@ -246,16 +248,14 @@ def over_columns(name: str, first: str, last: str, begin: str, end: str, lanes: 
     """Return the loop over columns: by vectors, then one by one."""
     if lanes is None:
         return [f"for (ptrdiff_t c = {begin}; c < {end}; c++) {name}.columns({first}, {last}, c);"]
-    ctype = CTYPES[lanes]
+    t = CTYPES[lanes]
     return [
         f"ptrdiff_t c = {begin};",
-        f"for (; c + LANES<{ctype}> <= {end}; c += LANES<{ctype}>) {name}.template columns<{ctype}s>({first}, {last}, c);",
-        f"for (; c < {end}; c++) {name}.template columns<{ctype}>({first}, {last}, c);",
+        f"for (; c + LANES<{t}> <= {end}; c += LANES<{t}>) {name}.template columns<{t}s>({first}, {last}, c);",
+        f"for (; c < {end}; c++) {name}.template columns<{t}>({first}, {last}, c);",
     ]
 
 
 def indented(lines: Sequence[str]) -> list[str]:
+    """Return lines one level further in."""
     return [f"  {line}" for line in lines]
-
-
-__all__ = ["LoopCode", "aligned", "computes", "indented", "over_columns"]

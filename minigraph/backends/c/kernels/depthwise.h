@@ -41,7 +41,7 @@ static void put_block(const direct_blocks::Block<T>& b, const T* kernel, Range c
   using V = typename Vec<T>::type;
   const T** pixels = b.pixels;
   const ptrdiff_t* ids = b.ids;
-  for (const direct_blocks::Phase* phase = b.phase; phase < b.phase + b.phases; phase++, pixels++, ids++)
+  for (const direct_blocks::Phase* phase = b.phase; phase < b.phase + b.phases; phase++)
     for (ptrdiff_t n, left = phase->pixels; left > 0; left -= n, pixels += n, ids += n) {
       const T* strip[AT_ONCE];
       n = at_most(AT_ONCE, left);

@@ -17,7 +17,7 @@ struct Phase {
 static_assert(sizeof(Phase) <= 256, "scratch memory is counted in 256 bytes a phase");
 
 // What a thread works on: some lines of the result. All pixels are listed, phase after phase: where their first tap
-// reads, and which row of the result they are. Each phase has a place more than pixels, for tiles of odd height.
+// reads, and which row of the result they are.
 template <class T>
 struct Block {
   Sides s;
@@ -31,7 +31,7 @@ struct Block {
   Block(const Conv& conv, bool adjoint, const Team& team, void* scratch)
       : s(conv, adjoint), lay(lay_of<T>(s)), lines(block_lines<T>(s, lay)) {
     phases = s.vertical_phases() * s.horizontal_phases();
-    const ptrdiff_t places = lines * s.w + phases;
+    const ptrdiff_t places = lines * s.w;
     const ptrdiff_t copied = lay.copied ? lines_copied(s, lines) * lay.line * sizeof(T) : 0;
     const ptrdiff_t bytes = phases * 256 + places * 16 + divided_up(copied, 64) * 64;
     phase = (Phase*)((char*)scratch + divided_up(bytes, 64) * 64 * team.thread);
@@ -78,7 +78,7 @@ static void prepare(Block<T>& b, Range lines, const T* source) {
       else list_pixels(b, *phase, image, part, 0, source + image * b.s.source_h * b.lay.line, at);
       from += length(read) * b.lay.line;
     });
-    at += phase->pixels + 1;
+    at += phase->pixels;
   }
 }
 
@@ -88,10 +88,10 @@ static void multiply_block(const Block<T>& b, const T* panel, ptrdiff_t column, 
   T tile[TILE_ROWS * TILE_COLUMNS<T>];
   const T** pixels = b.pixels;
   const ptrdiff_t* ids = b.ids;
-  for (const Phase* phase = b.phase; phase < b.phase + b.phases; phase++, pixels++, ids++) {
+  for (const Phase* phase = b.phase; phase < b.phase + b.phases; phase++) {
     for (ptrdiff_t n, left = phase->pixels; left > 0; left -= n, pixels += n, ids += n) {
       n = at_most(TILE_ROWS, left);
-      multiply<T>(n, pixels, phase->walk, panel, TILE_COLUMNS<T>, tile, false);
+      multiply<T>(n, pixels, phase->walk, panel, TILE_COLUMNS<T>, columns, tile, false);
       put_tile(e, tile, n, ids, column, columns);
     }
     panel += phase->walk.steps() * TILE_COLUMNS<T>;
@@ -119,13 +119,6 @@ static void run(const Team& team, const Conv& conv, bool adjoint, const T* sourc
   }
 }
 
-// One row of a panel: the weights of one tap from one channel of the source to the panel's channels.
-template <class T>
-static void pack_row(const T* from, ptrdiff_t stride, ptrdiff_t columns, T* to) {
-  for (ptrdiff_t j = 0; j < columns; j++) to[j] = from[j * stride];
-  for (ptrdiff_t j = columns; j < TILE_COLUMNS<T>; j++) to[j] = 0;
-}
-
 // The kernel as [group][panel][phase][tap][channel of the source][channel of the result].
 template <class T>
 static void pack(const Team& team, const Conv& conv, bool adjoint, const T* kernel, T* packed) {
@@ -143,7 +136,8 @@ static void pack(const Team& team, const Conv& conv, bool adjoint, const T* kern
       for (ptrdiff_t tap = 0; tap < v.taps * h.taps; tap++) {
         const ptrdiff_t a = v.tap + tap / h.taps * v.tap_step, b = h.tap + tap % h.taps * h.tap_step;
         const T* weights = group + (a * conv.kw + b) * inputs * conv.o;
-        for (ptrdiff_t k = 0; k < s.source_c; k++, to += N) pack_row(weights + k * row, column, columns, to);
+        pack_panel(s.source_c, columns, weights, row, column, to);
+        to += s.source_c * N;
       }
     }
   }

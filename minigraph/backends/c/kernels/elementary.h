@@ -73,45 +73,6 @@ template <class V> MG_INLINE V elu(V x, V alpha) { return relu(x) + alpha * expo
 template <class V> MG_INLINE V leaky_relu(V x, V alpha) { return relu(x) + alpha * minimum(x, all<V>(0)); }
 template <class V> MG_INLINE V clip(V x, V low, V high) { return minimum(maximum(x, low), high); }
 
-// --- sums that a loop keeps for each column -----------------------------------------------------------------------
-
-// Blocks of rows are summed in the loop's own type, and the blocks in double: the error does not grow with the rows.
-template <class T> MG_INLINE void add_to(double* total, T value) { *total += (double)value; }
-MG_INLINE void add_to(double* total, floats v) { for (ptrdiff_t i = 0; i < LANES<float>; i++) total[i] += (double)v[i]; }
-MG_INLINE void add_to(double* total, doubles v) { for (ptrdiff_t i = 0; i < LANES<double>; i++) total[i] += v[i]; }
-
-// Number, mean and Σ(x − mean)² of what has been seen of each column: three arrays, one behind the other.
-// Two sets are joined as Chan, Golub & LeVeque do, "Updating formulae and a pairwise algorithm for computing sample
-// variances", 1979.
-MG_INLINE void join_moments(double* moments, ptrdiff_t columns, ptrdiff_t c, double n, double mean, double squares) {
-  if (n == 0) return;
-  double &n0 = moments[c], &mean0 = moments[columns + c], &squares0 = moments[2 * columns + c];
-  const double both = n0 + n, delta = mean - mean0;
-  mean0 += delta * (n / both);
-  squares0 += squares + delta * delta * (n0 * n / both);
-  n0 = both;
-}
-
-MG_INLINE double at_least_0(double x) { return x < 0 ? 0 : x; }
-
-// A block's moments from sums about `shift`, an element of the block: no digits are lost where the mean is large.
-template <class T>
-MG_INLINE void add_moments(double* moments, ptrdiff_t columns, ptrdiff_t c, double n, T shift, T sum, T squares) {
-  const double mean = (double)sum / n;
-  join_moments(moments, columns, c, n, (double)shift + mean, at_least_0((double)squares - (double)sum * mean));
-}
-template <class V>
-MG_INLINE void add_moments_of(double* moments, ptrdiff_t columns, ptrdiff_t c, double n, V shift, V sum, V squares) {
-  for (size_t i = 0; i < sizeof(V) / sizeof(shift[0]); i++)
-    add_moments(moments, columns, c + i, n, shift[i], sum[i], squares[i]);
-}
-MG_INLINE void add_moments(double* m, ptrdiff_t columns, ptrdiff_t c, double n, floats shift, floats sum, floats squares) {
-  add_moments_of(m, columns, c, n, shift, sum, squares);
-}
-MG_INLINE void add_moments(double* m, ptrdiff_t columns, ptrdiff_t c, double n, doubles shift, doubles sum, doubles squares) {
-  add_moments_of(m, columns, c, n, shift, sum, squares);
-}
-
 // An epilogue whose rows begin further down: one matrix of a batch.
 template <class E> struct Below {
   E& epilogue;

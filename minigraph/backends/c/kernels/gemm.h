@@ -11,18 +11,10 @@ namespace gemm_blocks {
 constexpr ptrdiff_t CHUNK = 384;           // steps of k
 constexpr ptrdiff_t GROUP = 16 * TILE_ROWS;  // rows
 
-// Copy a chunk of a panel of B to [steps][TILE_COLUMNS], with zeros behind the last column.
-template <class T>
-static void pack(ptrdiff_t steps, ptrdiff_t columns, const T* b, ptrdiff_t k_stride, ptrdiff_t column_stride, T* packed) {
-  constexpr ptrdiff_t N = TILE_COLUMNS<T>;
-  for (ptrdiff_t k = 0; k < steps; k++)
-    for (ptrdiff_t j = columns; j < N; j++) packed[k * N + j] = 0;
-  if (column_stride == 1) {
-    for (ptrdiff_t k = 0; k < steps; k++) memcpy(packed + k * N, b + k * k_stride, columns * sizeof(T));
-    return;
-  }
-  for (ptrdiff_t j = 0; j < columns; j++)
-    for (ptrdiff_t k = 0; k < steps; k++) packed[k * N + j] = b[k * k_stride + j * column_stride];
+// Rows whose distance is a multiple of 4 KiB compete for one line each of the ways of the first-level cache, of which
+// there are 8 or more: then tiles are lower.
+static ptrdiff_t tile_height(ptrdiff_t stride) {
+  return stride % 4096 == 0 ? at_most(6, TILE_ROWS) : stride % 2048 == 0 ? at_most(12, TILE_ROWS) : TILE_ROWS;
 }
 
 // Multiply a group of rows with one panel of columns, and put the result.
@@ -32,17 +24,18 @@ static void multiply_group(Range group, Range columns, ptrdiff_t k, const T* a, 
   constexpr ptrdiff_t N = TILE_COLUMNS<T>;
   T blocks[GROUP * N];
   const ptrdiff_t width = columns.end - columns.begin, chunk = divided_up(k, at_least(divided_up(k, CHUNK), 1));
-  const bool packing = b_column != 1 || width < N;
+  const ptrdiff_t m = group.end - group.begin, height = tile_height(a_row * sizeof(T));
+  const bool packing = b_column != 1 || width < N || m > 4 * TILE_ROWS;
   ptrdiff_t from = 0;
   do {
     const ptrdiff_t steps = at_most(chunk, k - from);
     const T* panel = b + from * b_k + columns.begin * b_column;
-    if (packing) pack(steps, width, panel, b_k, b_column, packed);
-    for (ptrdiff_t i = group.begin; i < group.end; i += TILE_ROWS) {
+    if (packing) pack_panel(steps, width, panel, b_k, b_column, packed);
+    for (ptrdiff_t i = group.begin; i < group.end; i += height) {
       const T* rows[TILE_ROWS];
-      const ptrdiff_t n = at_most(TILE_ROWS, group.end - i);
+      const ptrdiff_t n = at_most(height, group.end - i);
       for (ptrdiff_t p = 0; p < n; p++) rows[p] = a + (i + p) * a_row + from * a_k;
-      multiply<T>(n, rows, {1, 0, 1, 0, steps, a_k}, packing ? packed : panel, packing ? N : b_k,
+      multiply<T>(n, rows, {1, 0, 1, 0, steps, a_k}, packing ? packed : panel, packing ? N : b_k, width,
                   blocks + (i - group.begin) * N, from > 0);
     }
     from += steps;

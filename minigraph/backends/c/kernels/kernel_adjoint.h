@@ -104,7 +104,8 @@ static void add_pixels(const Plan<T>& p, const Pixels& pixels, const Place& at, 
   const ptrdiff_t lines = length(pixels.lines) / pixels.images;
   const ptrdiff_t image = p.lay.copied ? p.lines_of(lines) : p.s.source_h;
   const Walk walk = {pixels.images, image * p.lay.line, lines, conv.sh * p.lay.line, p.s.w, conv.sw * p.lay.pixel};
-  multiply<T>(at.rows, rows, merged(walk), p.panel, TILE_COLUMNS<T>, tile, more);
+  const ptrdiff_t columns = p.s.c - at.panel * TILE_COLUMNS<T>;
+  multiply<T>(at.rows, rows, merged(walk), p.panel, TILE_COLUMNS<T>, columns, tile, more);
 }
 
 // Put a tile: row after row of one tap, then of the next.

@@ -32,51 +32,82 @@ MG_INLINE Walk merged(Walk w) {
   return w;
 }
 
-// One tile, in memory between calls: `block` is [rows][TILE_COLUMNS], added to if `more`.
-template <class T, int ROWS>
+// One tile, in memory between calls: `block` is [rows][TILE_COLUMNS], added to if `more`. If no more than one vector of
+// columns is wanted, VECTORS is 1.
+template <class T, int ROWS, int VECTORS>
 static __attribute__((noinline)) void multiply_rows(const T* const* rows, const Walk& walk, const T* b,
                                                     ptrdiff_t b_step, T* block, bool more) {
   using V = typename Vec<T>::type;
-  constexpr ptrdiff_t L = LANES<T>;
+  constexpr ptrdiff_t L = LANES<T>, N = TILE_COLUMNS<T>;
   V left[ROWS], right[ROWS];
   MG_UNROLL for (int p = 0; p < ROWS; p++) {
-    left[p] = more ? load(block + p * 2 * L) : V{};
-    right[p] = more ? load(block + p * 2 * L + L) : V{};
+    left[p] = more ? load(block + p * N) : V{};
+    right[p] = more && VECTORS == 2 ? load(block + p * N + L) : V{};
   }
   for (ptrdiff_t plane = 0; plane < walk.planes; plane++)
     for (ptrdiff_t line = 0; line < walk.lines; line++) {
       ptrdiff_t at = plane * walk.plane_step + line * walk.line_step;
       for (ptrdiff_t k = 0; k < walk.length; k++, at += walk.step, b += b_step) {
-        const V b_left = load(b), b_right = load(b + L);
+        const V b_left = load(b), b_right = VECTORS == 2 ? load(b + L) : V{};
         __builtin_prefetch(b + 8 * b_step);
         __builtin_prefetch(b + 8 * b_step + L);
         MG_UNROLL for (int p = 0; p < ROWS; p++) {
           const V a = splat(rows[p][at]);
           left[p] += a * b_left;
-          right[p] += a * b_right;
+          if (VECTORS == 2) right[p] += a * b_right;
         }
       }
     }
   MG_UNROLL for (int p = 0; p < ROWS; p++) {
-    store(block + p * 2 * L, left[p]);
-    store(block + p * 2 * L + L, right[p]);
+    store(block + p * N, left[p]);
+    if (VECTORS == 2) store(block + p * N + L, right[p]);
   }
 }
 
-// A tile of 1 to TILE_ROWS rows: the last one may have fewer. An odd number is computed as the next even one.
+// So many rows, an even number of at most ROWS: there is an inner loop for each.
+template <class T, int ROWS, int VECTORS>
+static void multiply_at_most(ptrdiff_t n, const T* const* rows, const Walk& walk, const T* b, ptrdiff_t b_step,
+                             T* block, bool more) {
+  if constexpr (ROWS > 2)
+    if (n < ROWS) return multiply_at_most<T, ROWS - 2, VECTORS>(n, rows, walk, b, b_step, block, more);
+  multiply_rows<T, ROWS, VECTORS>(rows, walk, b, b_step, block, more);
+}
+
+// A tile of n ≤ TILE_ROWS rows and so many columns. An odd number of rows is computed as the next even one.
 template <class T>
-static void multiply(ptrdiff_t n, const T** rows, const Walk& walk, const T* b, ptrdiff_t b_step, T* block, bool more) {
-  if (n % 2) rows[n] = rows[n - 1];
-  switch ((n + 1) / 2) {
-    case 1: return multiply_rows<T, 2>(rows, walk, b, b_step, block, more);
-    case 2: return multiply_rows<T, 4>(rows, walk, b, b_step, block, more);
-#if MG_REGISTERS == 32
-    case 3: return multiply_rows<T, 6>(rows, walk, b, b_step, block, more);
-    case 4: return multiply_rows<T, 8>(rows, walk, b, b_step, block, more);
-    case 5: return multiply_rows<T, 10>(rows, walk, b, b_step, block, more);
-    case 6: return multiply_rows<T, 12>(rows, walk, b, b_step, block, more);
-#endif
-    default: return multiply_rows<T, TILE_ROWS>(rows, walk, b, b_step, block, more);
+static void multiply(ptrdiff_t n, const T* const* rows, const Walk& walk, const T* b, ptrdiff_t b_step,
+                     ptrdiff_t columns, T* block, bool more) {
+  constexpr ptrdiff_t NARROW = TILE_ROWS < 8 ? TILE_ROWS : 8;
+  const T* even[TILE_ROWS];
+  if (n % 2) {
+    for (ptrdiff_t p = 0; p <= n; p++) even[p] = rows[at_most(p, n - 1)];
+    rows = even;
+    n++;
+  }
+  if (columns > LANES<T>) return multiply_at_most<T, TILE_ROWS, 2>(n, rows, walk, b, b_step, block, more);
+  for (ptrdiff_t p = 0; p < n; p += NARROW)
+    multiply_at_most<T, NARROW, 1>(at_most(NARROW, n - p), rows + p, walk, b, b_step, block + p * TILE_COLUMNS<T>, more);
+}
+
+// Copy some steps of a panel of B to [steps][TILE_COLUMNS], with zeros behind the last column. Where columns lie apart,
+// steps go by a few lines of the cache, so that each is read once.
+template <class T>
+static void pack_panel(ptrdiff_t steps, ptrdiff_t columns, const T* b, ptrdiff_t k_stride, ptrdiff_t column_stride,
+                       T* packed) {
+  constexpr ptrdiff_t L = LANES<T>, N = TILE_COLUMNS<T>, AT_ONCE = 256 / sizeof(T);
+  if (column_stride == 1 && columns == N) {
+    for (ptrdiff_t k = 0; k < steps; k++, b += k_stride, packed += N) {
+      store(packed, load(b));
+      store(packed + L, load(b + L));
+    }
+    return;
+  }
+  for (ptrdiff_t from = 0; from < steps; from += AT_ONCE) {
+    const ptrdiff_t end = at_most(from + AT_ONCE, steps);
+    for (ptrdiff_t j = 0; j < columns; j++)
+      for (ptrdiff_t k = from; k < end; k++) packed[k * N + j] = b[k * k_stride + j * column_stride];
+    for (ptrdiff_t k = from; k < end; k++)
+      for (ptrdiff_t j = columns; j < N; j++) packed[k * N + j] = 0;
   }
 }
 

@@ -51,17 +51,17 @@ template <int OUT, class T> struct KernelAdjoint {
   T *v, *y, *s;
 
   KernelAdjoint(const Team& team, const Conv& conv, T* scratch) : conv(conv), squares(conv.n, conv.oh, conv.ow) {
-    by_channels = conv.c * conv.o > BYC || squares.count() < team.threads;
+    by_channels = conv.c * conv.o * team.threads >= 1 << 16 || squares.count() < team.threads;
     const Team alone{0, 1};
     mine = share(squares.count(), by_channels ? alone : team);
     channels = share(conv.c, by_channels ? team : alone, L);
     const ptrdiff_t most = at_most(conv.c, divided_up(divided_up(conv.c, L), by_channels ? team.threads : 1) * L);
-    rows = divided_up(at_most(most, BLOCK), ROWS) * ROWS;
-    panels = at_most(divided_up(conv.o, PANEL<T>), BLOCK / PANEL<T>);
+    rows = divided_up(at_most(most, 32), ROWS) * ROWS;
+    panels = at_most(divided_up(conv.o, PANEL<T>), 2);
     down = divided_up(most, rows), across = divided_up(conv.o, panels * PANEL<T>);
     const ptrdiff_t squares_most = divided_up(squares.count(), by_channels ? 1 : team.threads);
     const ptrdiff_t height = divided_up(divided_up(most, ROWS) * ROWS, L) * L, width = panels * PANEL<T>;
-    chunk = at_most(squares_most, by_channels ? at_least(32, CHUNKE / (POINTS * (height + width))) : CHUNKA);
+    chunk = at_most(squares_most, by_channels ? at_least(32, (3 << 19) / (POINTS * (height + width))) : CHUNKA);
     at_once = by_channels && squares_most <= chunk;
     v_plane = chunk * height + GAP, y_plane = chunk * width + GAP, s_plane = rows * width + GAP;
     size = POINTS * (v_plane + y_plane + (at_once ? 1 : down * across) * s_plane);
@@ -107,12 +107,14 @@ template <int OUT, class T> struct KernelAdjoint {
   template <class E>
   void put_vector(const T* sums, ptrdiff_t threads, ptrdiff_t channel, ptrdiff_t column, E& e) const {
     alignas(MG_VECTOR_BYTES) T total[POINTS * L], taps[9 * L];
-    for (ptrdiff_t f = 0; f < POINTS; f++) {
+    for (ptrdiff_t f = 0; f < POINTS && threads > 1; f++) {
       auto sum = load(sums + f * s_plane);
       for (ptrdiff_t t = 1; t < threads; t++) sum += load(sums + t * size + f * s_plane);
       store(total + f * L, sum);
     }
-    on_both_sides<typename Filter<OUT>::KernelAdjoint>(total, (OUT + 2) * L, L, taps, 3 * L, L);
+    const ptrdiff_t plane = threads > 1 ? L : s_plane;
+    on_both_sides<typename Filter<OUT>::KernelAdjoint>(threads > 1 ? total : sums, (OUT + 2) * plane, plane, taps, 3 * L,
+                                                       L);
     const ptrdiff_t lanes = at_most(L, conv.o - column);
     for (ptrdiff_t tap = 0; tap < 9; tap++)
       if (lanes == L) e.put(tap * conv.c + channel, column, load(taps + tap * L));
