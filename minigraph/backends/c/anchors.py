@@ -134,12 +134,19 @@ class AnchoredCode(LoopCode):
         head = "void done(ptrdiff_t first, ptrdiff_t rows, ptrdiff_t column, ptrdiff_t columns, const Team&) const {"
         if not self.sums[0]:
             return [f"MG_INLINE_METHOD {head}", "}"]
-        block = 64
+        block, lanes = 64, self._sum_lanes()
+        loop = over_columns("(*this)", "r", "last", "column", "column + columns", lanes, self.domain.columns)
         return [
             head,
             f"  for (ptrdiff_t r = first; r < first + rows; r += {block}) {{",
             f"    const ptrdiff_t last = at_most(r + {block}, first + rows);",
-            *indented(indented(over_columns("(*this)", "r", "last", "column", "column + columns", self._sum_lanes()))),
+            *indented(
+                indented(
+                    over_columns(
+                        "(*this)", "r", "last", "column", "column + columns", self._sum_lanes(), self.domain.columns
+                    )
+                )
+            ),
             "  }",
             "}",
         ]

@@ -27,7 +27,7 @@ from minigraph.errors import ProgramError
 # NaN and infinity behave as everywhere else, and integers wrap; only the order of a·b + c may be fused.
 FLAGS = (
     "-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fwrapv", "-fno-exceptions",
-    "-fno-rtti", "-fPIC", "-shared", "-pthread", "-w",
+    "-fno-rtti", "-fPIC", "-fvisibility=hidden", "-pthread", "-w",
 )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def _version(command: list[str]) -> str | None:
     compiler = Compiler(tuple(command), "")
     with tempfile.TemporaryDirectory() as folder:
         target = pathlib.Path(folder, "probe.so")
-        probe = [*command, "-x", "c++", *compiler.flags, "-", "-o", str(target)]
+        probe = [*command, "-x", "c++", *compiler.flags, "-shared", "-", "-o", str(target)]
         try:
             made = subprocess.run(probe, input="int probe() { return 0; }", capture_output=True, text=True, timeout=120)
             said = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60)
@@ -111,33 +111,49 @@ def check_private(path: pathlib.Path) -> None:
         )
 
 
-def build(source: str, compiler: Compiler) -> ctypes.CDLL:
-    """Return the loaded shared object of a source text: from the cache, or compiled now."""
+def build(source: str, compiler: Compiler, parts: int = 1) -> ctypes.CDLL:
+    """Return the loaded shared object of a source text: from the cache, or compiled now, in parts side by side."""
     key = hashlib.sha256(
         "\0".join([source, *compiler.command, compiler.version, *compiler.flags, processor()]).encode()
     )
     target = cache_folder() / f"{key.hexdigest()[:32]}.so"
     if not target.exists():
-        _compile(source, compiler, target)
+        _compile(source, compiler, target, parts)
     check_private(target)
     return ctypes.CDLL(str(target))
 
 
-def _compile(source: str, compiler: Compiler, target: pathlib.Path) -> None:
+def _compile(source: str, compiler: Compiler, target: pathlib.Path, parts: int) -> None:
     """Compile into a private name, then rename: a reader sees a whole file or none."""
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         text, made = pathlib.Path(folder, "program.cpp"), pathlib.Path(folder, "program.so")
         text.write_text(source)
-        command = [*compiler.command, "-x", "c++", *compiler.flags, str(text), "-o", str(made)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            kept = target.with_suffix(".cpp")
-            kept.write_text(source)
-            raise ProgramError(
-                "the C++ compiler refused a generated program",
-                expected="a shared object",
-                got=done.stderr.strip()[:2000],
-                hint=f"the source is kept as {kept}; command: {shlex.join(command)}",
-            )
+        objects = [str(pathlib.Path(folder, f"part{i}.o")) for i in range(parts)]
+        command = [*compiler.command, *compiler.flags]
+        running = [
+            _start([*command, "-x", "c++", "-c", str(text), f"-DMG_PART={i}", "-o", name])
+            for i, name in enumerate(objects)
+        ]
+        for each in running:
+            _finish(each, source, target)
+        _finish(_start([*command, "-shared", *objects, "-o", str(made)]), source, target)
         made.chmod(0o700)
         os.replace(made, target)
+
+
+def _start(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def _finish(process: subprocess.Popen[str], source: str, target: pathlib.Path) -> None:
+    """Wait for the compiler; a ProgramError keeps the source that it refused."""
+    said = process.communicate()[1]
+    if process.returncode:
+        kept = target.with_suffix(".cpp")
+        kept.write_text(source)
+        raise ProgramError(
+            "the C++ compiler refused a generated program",
+            expected="a shared object",
+            got=said.strip()[:2000],
+            hint=f"the source is kept as {kept}; command: {shlex.join(map(str, process.args))}",  # type: ignore[arg-type]
+        )

@@ -45,7 +45,7 @@ class Program:
             code = code_of(step.node)
             self._numbers.append(None if code is None else self._add(source, step, code, allocate))
         self.source = str(source)
-        library = compilers.build(self.source, compiler) if source.table else None
+        library = compilers.build(self.source, compiler, source.parts) if source.steps else None
         addresses = [0] * len(self._outside)
         for address, place in self._outside.items():
             addresses[place] = address

@@ -22,14 +22,17 @@ _INCLUDE = re.compile(r'^#include "(\w+\.h)"$', re.MULTILINE)
 StepCode = LoopCode | LibraryCode
 
 ENTRY = """
+#define MG_ENTRY extern "C" __attribute__((visibility("default")))
 // Run steps `first` … `last` − 1; the arena and the addresses of what lies outside of it are the caller's.
-extern "C" void run(char* arena, void* const* outside, int threads, int first, int last) {
+MG_ENTRY void run(char* arena, void* const* outside, int threads, int first, int last) {
   run_program(steps + first, steps + last, {arena, outside}, threads);
 }
-extern "C" void prepare(char* arena, void* const* outside, int threads) {
+MG_ENTRY void prepare(char* arena, void* const* outside, int threads) {
   run_program(preparations, preparations + sizeof(preparations) / sizeof(Step) - 1, {arena, outside}, threads);
 }
 """
+# A file of fewer steps is compiled as a whole; of more, in parts side by side.
+_FEW_STEPS, _PARTS = 6, 2
 
 
 @functools.cache
@@ -50,7 +53,7 @@ def included(names: Sequence[str]) -> str:
         text = _header(name)
         for needed in _INCLUDE.findall(text):
             add(needed)
-        parts.append(f"// ==== {name} {'=' * (110 - len(name))}\n{_INCLUDE.sub('', text).strip()}\n")
+        parts.append(f"{_title(name)}\n{_INCLUDE.sub('', text).strip()}\n")
 
     for name in names:
         add(name)
@@ -59,35 +62,27 @@ def included(names: Sequence[str]) -> str:
 
 @dataclass
 class Source:
-    """A file in the making."""
+    """A file in the making. It may be compiled in parts, each of which leaves out the others' functions."""
 
     headers: list[str] = field(default_factory=lambda: ["team.h", "totals.h"])
     structs: dict[str, str] = field(default_factory=dict)  # text without its name → name
-    functions: list[str] = field(default_factory=list)
-    table: list[str] = field(default_factory=list)
+    functions: list[tuple[tuple[str, ...], str]] = field(default_factory=list)  # what it is made of, text
+    steps: list[tuple[str, bool]] = field(default_factory=list)  # name, whether all threads run it
     preparations: list[str] = field(default_factory=list)
 
     def add(self, node: Node, code: StepCode, arrays: Sequence[str], prepared: str | None) -> int:
         """Add a step and return its number; `arrays` are the addresses of operands, results and workspace."""
-        number = len(self.table)
+        number = len(self.steps)
         self.headers += [h for h in code.headers if h not in self.headers]
-        name = self._struct(code)
+        struct = self._struct(code)
         inner = list(arrays) if prepared is None else [*arrays[:-1], prepared, arrays[-1]]
-        lines = code.run(inner, name)
-        self.functions.append(
-            f"{_comment(number, node)}\nstatic void step_{number}(const Team& team, const Memory& at) {{\n"
-            + "\n".join(indented(lines))
-            + "\n}\n"
-        )
-        self.table.append(f"{{step_{number}, {'true' if code.parallel else 'false'}}},")
+        self._function(f"step_{number}", _comment(number, node), code.run(inner, struct), (struct, *code.headers))
+        self.steps.append((f"step_{number}", code.parallel))
         if prepared is not None and isinstance(code, AnchoredCode):
             kernel = arrays[list(node.inputs).index(code.anchor.inputs[1])]  # type: ignore[union-attr]
-            self.functions.append(
-                f"static void prepare_{number}(const Team& team, const Memory& at) {{\n"
-                + "\n".join(indented(code.prepare(kernel, prepared)))
-                + "\n}\n"
-            )
-            self.preparations.append(f"{{prepare_{number}, true}},")
+            comment = f"// the constant kernel of step {number}"
+            self._function(f"prepare_{number}", comment, code.prepare(kernel, prepared), ("", *code.headers))
+            self.preparations.append(f"prepare_{number}")
         return number
 
     def _struct(self, code: StepCode) -> str:
@@ -95,23 +90,53 @@ class Source:
         text = code.struct()
         return "" if text is None else self.structs.setdefault(text, f"Loop{len(self.structs)}")
 
+    def _function(self, name: str, comment: str, lines: Sequence[str], made_of: tuple[str, ...]) -> None:
+        head = f"{comment}\nvoid {name}(const Team& team, const Memory& at) {{"
+        self.functions.append((made_of, "\n".join([head, *indented(lines), "}\n"])))
+
+    @property
+    def parts(self) -> int:
+        """In how many parts the file is to be compiled."""
+        return 1 if len(self.steps) < _FEW_STEPS else _PARTS
+
+    def _part_of(self) -> list[int]:
+        """Return the part of each function: what instantiates the same templates stays together."""
+        load = [0] * self.parts
+        part: dict[tuple[str, ...], int] = {}
+        for made_of in sorted({key for key, _ in self.functions}, key=lambda key: (-len(key), key)):
+            part[made_of] = load.index(min(load))
+            load[part[made_of]] += 8 if len(made_of) > 1 and made_of[0] else 1
+        return [part[made_of] for made_of, _ in self.functions]
+
     def __str__(self) -> str:
         structs = [f"struct {name} {{\n{text}\n}};\n" for text, name in self.structs.items()]
-        parts = [
-            included(self.headers),
-            "// ==== the program's loops " + "=" * 90,
-            *structs,
-            "// ==== its steps " + "=" * 100,
-            *self.functions,
-            "static const Step steps[] = {",
-            *indented([*self.table, "{nullptr, false},"]),
-            "};",
-            "static const Step preparations[] = {",
-            *indented([*self.preparations, "{nullptr, false},"]),
-            "};",
-            ENTRY,
+        functions = [
+            f"#if MG_PART == {part}\n{text}#endif\n" if self.parts > 1 else text
+            for part, (_, text) in zip(self._part_of(), self.functions, strict=True)
         ]
-        return "\n".join(parts)
+        names = [name for name, _ in self.steps] + self.preparations
+        tables = [
+            *(f"void {name}(const Team& team, const Memory& at);" for name in names),
+            "static const Step steps[] = {",
+            *(f"  {{{name}, {'true' if parallel else 'false'}}}," for name, parallel in self.steps),
+            "  {nullptr, false},\n};",
+            "static const Step preparations[] = {",
+            *(f"  {{{name}, true}}," for name in self.preparations),
+            "  {nullptr, false},\n};",
+            ENTRY.strip(),
+        ]
+        return "\n".join([
+            included(self.headers),
+            _title("the program's loops"), *structs,
+            _title("its steps"), *functions,
+            _title("the tables of its steps, and how it is called"),
+            *(["#if MG_PART == 0", *tables, "#endif"] if self.parts > 1 else tables),
+            "",
+        ])  # fmt: skip
+
+
+def _title(text: str) -> str:
+    return f"// ==== {text} {'=' * (110 - len(text))}"
 
 
 def _comment(number: int, node: Node) -> str:

@@ -211,7 +211,7 @@ class LoopCode:
         lines += [
             f"for (ptrdiff_t r = rows.begin; r < rows.end; r += {block}) {{",
             f"  const ptrdiff_t last = at_most(r + {block}, rows.end);",
-            *indented(over_columns("step", "r", "last", "mine.begin", "mine.end", lanes)),
+            *indented(over_columns("step", "r", "last", "mine.begin", "mine.end", lanes, d.columns)),
             "}",
             *self._finish(),
         ]
@@ -244,15 +244,16 @@ def _dtype(step: Node) -> str:
     return step.dtype if isinstance(step.type, TensorType) else step.type.items[0].dtype
 
 
-def over_columns(name: str, first: str, last: str, begin: str, end: str, lanes: str | None) -> list[str]:
-    """Return the loop over columns: by vectors, then one by one."""
+def over_columns(name: str, first: str, last: str, begin: str, end: str, lanes: str | None, columns: int) -> list[str]:
+    """Return the loop over some of the columns: by vectors, then one by one."""
     if lanes is None:
         return [f"for (ptrdiff_t c = {begin}; c < {end}; c++) {name}.columns({first}, {last}, c);"]
     t = CTYPES[lanes]
     return [
         f"ptrdiff_t c = {begin};",
         f"for (; c + LANES<{t}> <= {end}; c += LANES<{t}>) {name}.template columns<{t}s>({first}, {last}, c);",
-        f"for (; c < {end}; c++) {name}.template columns<{t}>({first}, {last}, c);",
+        f"if constexpr ({columns} % LANES<{t}>)",
+        f"  for (; c < {end}; c++) {name}.template columns<{t}>({first}, {last}, c);",
     ]
 
 

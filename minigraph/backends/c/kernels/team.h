@@ -22,7 +22,7 @@ struct Step {
   bool parallel;  // a small step is run by the first thread alone
 };
 
-static struct {
+inline struct Crew {
   pthread_mutex_t busy = PTHREAD_MUTEX_INITIALIZER, lock = PTHREAD_MUTEX_INITIALIZER;
   pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
   int process = 0, workers = 0, threads = 1;
@@ -39,7 +39,7 @@ MG_INLINE void pause_a_moment(int spins) {
   if (spins % 4096 == 4095) sched_yield();  // the one that we wait for may have no processor
 }
 
-void Team::barrier() const {
+inline void Team::barrier() const {
   if (threads == 1) return;
   const int now = __atomic_load_n(&crew.phase, __ATOMIC_RELAXED);
   if (__atomic_add_fetch(&crew.arrived, 1, __ATOMIC_ACQ_REL) == threads) {
@@ -50,7 +50,7 @@ void Team::barrier() const {
   for (int spins = 0; __atomic_load_n(&crew.phase, __ATOMIC_ACQUIRE) == now; spins++) pause_a_moment(spins);
 }
 
-static void run_steps(const Team& team) {
+inline void run_steps(const Team& team) {
   for (const Step* step = crew.first; step < crew.last; step++) {
     const bool alone = !step->parallel;
     if (alone && team.thread == 0) step->run(Team{0, 1}, crew.memory);
@@ -60,7 +60,7 @@ static void run_steps(const Team& team) {
   }
 }
 
-static int next_call(int seen) {
+inline int next_call(int seen) {
   for (int spins = 0; spins < 100000; spins++) {
     const int calls = __atomic_load_n(&crew.calls, __ATOMIC_ACQUIRE);
     if (calls != seen) return calls;
@@ -75,9 +75,9 @@ static int next_call(int seen) {
 }
 
 struct Start { int thread, seen; };  // of a worker: the calls that were made before it was there are not its own
-static Start starts[256];
+inline Start starts[256];
 
-static void* work(void* argument) {
+inline void* work(void* argument) {
   const int thread = ((Start*)argument)->thread;
   for (int seen = ((Start*)argument)->seen;;) {
     seen = next_call(seen);
@@ -87,7 +87,7 @@ static void* work(void* argument) {
 }
 
 // Run some of a program's steps on `threads` threads, of which the caller is the first.
-static void run_program(const Step* first, const Step* last, const Memory& memory, int threads) {
+inline void run_program(const Step* first, const Step* last, const Memory& memory, int threads) {
   pthread_mutex_lock(&crew.busy);
   if (crew.process != getpid()) crew.process = getpid(), crew.workers = 0, crew.calls = 0;  // threads do not survive a fork
   for (; crew.workers < at_most(threads - 1, 255); crew.workers++) {
