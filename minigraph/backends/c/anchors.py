@@ -140,13 +140,7 @@ class AnchoredCode(LoopCode):
             head,
             f"  for (ptrdiff_t r = first; r < first + rows; r += {block}) {{",
             f"    const ptrdiff_t last = at_most(r + {block}, first + rows);",
-            *indented(
-                indented(
-                    over_columns(
-                        "(*this)", "r", "last", "column", "column + columns", self._sum_lanes(), self.domain.columns
-                    )
-                )
-            ),
+            *indented(indented(loop)),
             "  }",
             "}",
         ]
