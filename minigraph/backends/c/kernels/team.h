@@ -27,7 +27,7 @@ inline struct Crew {
   pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
   int process = 0, workers = 0, threads = 1;
   int arrived = 0, phase = 0;  // of the barrier
-  int calls = 0, sleeping = 0;
+  int calls = 0, sleeping = 0, finished = 0;
   const Step *first, *last;
   Memory memory;
 } crew;
@@ -82,6 +82,7 @@ inline void* work(void* argument) {
   for (int seen = ((Start*)argument)->seen;;) {
     seen = next_call(seen);
     if (thread < crew.threads) run_steps(Team{thread, crew.threads});
+    __atomic_add_fetch(&crew.finished, 1, __ATOMIC_RELEASE);  // the call may now be forgotten
   }
   return nullptr;
 }
@@ -101,12 +102,15 @@ inline void run_program(const Step* first, const Step* last, const Memory& memor
   bool parallel = false;
   for (const Step* step = first; step < last; step++) parallel |= step->parallel;
   if (!parallel) crew.threads = 1;
-  if (crew.threads > 1) {
+  const bool woken = crew.threads > 1;
+  if (woken) {
+    crew.finished = 0;
     __atomic_add_fetch(&crew.calls, 1, __ATOMIC_RELEASE);
     pthread_mutex_lock(&crew.lock);
     if (crew.sleeping) pthread_cond_broadcast(&crew.wake);
     pthread_mutex_unlock(&crew.lock);
   }
   run_steps(Team{0, crew.threads});
+  for (int spins = 0; woken && __atomic_load_n(&crew.finished, __ATOMIC_ACQUIRE) < crew.workers; spins++) pause_a_moment(spins);
   pthread_mutex_unlock(&crew.busy);
 }
