@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from minigraph.backends.base import Bound, Code, Kernel, Needs
 from minigraph.backends.c import compilers
+from minigraph.backends.c.algorithms import Algorithm
 from minigraph.backends.c.anchors import AnchoredCode, anchors
 from minigraph.backends.c.library import library_code
 from minigraph.backends.c.program import Program
 from minigraph.backends.c.source import StepCode
 from minigraph.backends.c.steps import LoopCode, computes
+from minigraph.backends.c.tuning import Tuner, by_cost
 from minigraph.backends.numpy import NumpyBackend
 from minigraph.errors import ArgumentError
 from minigraph.ir.graph import Graph
@@ -30,14 +33,15 @@ Array = Any
 class CBackend:
     """Generated C++ on `threads` threads (all processors by default).
 
-    precision: "fast" computes 3×3 convolutions by Winograd's algorithm where that is faster; "exact" never does. What
-    the compiler is not there for, or has no code for, NumPy's kernels do.
+    precision: "fast" computes 3×3 convolutions by Winograd's algorithm where that is faster; "exact" never does.
+    tune: choose each convolution's algorithm by measuring all that apply, once per machine, instead of by a cost model.
+    What there is no code for, NumPy's kernels do.
     """
 
     name = "c"
     generates = True
 
-    def __init__(self, threads: int | None = None, precision: str = "fast") -> None:
+    def __init__(self, threads: int | None = None, precision: str = "fast", tune: bool = False) -> None:
         if precision not in ("fast", "exact"):
             raise ArgumentError("bad precision", expected='"fast" or "exact"', got=repr(precision))
         self._numpy = NumpyBackend(threads)
@@ -47,13 +51,15 @@ class CBackend:
         if compiler is None:
             raise ArgumentError("no C++ compiler was found", hint="install gcc or clang, or pip install minigraph[c]")
         self.compiler = compiler
+        exact = precision == "exact"
+        self._choose = Tuner(exact, self._bind_each) if tune else by_cost(exact)
         self._code = functools.lru_cache(maxsize=1 << 14)(self._made)
 
     def _made(self, node: Node) -> StepCode | None:
         """Return a node's code, or None if NumPy computes it."""
         op = node.op
         if op.anchor is not None if isinstance(op, Group) else anchors(node):
-            return AnchoredCode(node, self.threads, self.precision == "exact")
+            return AnchoredCode(node, self.threads, self._choose)
         if isinstance(op, Group) or computes(node):
             return LoopCode(node, self.threads)
         return library_code(node, self.threads)
@@ -79,10 +85,23 @@ class CBackend:
 
     def bind(self, steps: Sequence[Bound], arena: Array) -> Code:
         """Return the steps as one compiled program."""
+        return self._program(steps, arena, self._code)
+
+    def _program(self, steps: Sequence[Bound], arena: Array, code_of: Callable[[Node], StepCode | None]) -> Program:
         numpy = self._numpy
         return Program(
-            steps, arena, self._code, self._numpy_kernel, self.compiler, self.threads, self.allocate, numpy.running
+            steps, arena, code_of, self._numpy_kernel, self.compiler, self.threads, self.allocate, numpy.running
         )
+
+    def _bind_each(self, steps: Sequence[Bound], algorithms: Sequence[Algorithm]) -> Sequence[Kernel]:
+        """Return convolutions by themselves, each computed by a given algorithm: what a tuner measures."""
+        codes = {
+            step.node: AnchoredCode(step.node, self.threads, lambda *_, chosen=chosen: chosen)
+            for step, chosen in zip(steps, algorithms, strict=True)
+        }
+        spaced = [replace(s, workspace=self.allocate(codes[s.node].workspace)) for s in steps]
+        program = self._program(spaced, self.allocate(0), codes.get)
+        return [program.step(i) for i in range(len(steps))]
 
     def _numpy_kernel(self, step: Bound) -> Kernel:
         return self._numpy.kernel(step.node, step.inputs, step.output, step.workspace)

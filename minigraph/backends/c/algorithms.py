@@ -24,8 +24,3 @@ class Algorithm:
     scratch: Callable[[Geometry, int], int]
     seconds: Callable[[Geometry, int], float]
     exact: bool = True
-
-
-def fastest(candidates: list[Algorithm], geometry: Geometry, threads: int) -> Algorithm:
-    """Return the algorithm that applies and is estimated to take the least time."""
-    return min((a for a in candidates if a.applies(geometry)), key=lambda a: a.seconds(geometry, threads))

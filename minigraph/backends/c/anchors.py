@@ -6,16 +6,16 @@ tells by `done` which rectangle is complete: sums are taken there, while it is i
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from functools import cached_property
 
-from minigraph.backends.c import direct, winograd
-from minigraph.backends.c.algorithms import Algorithm, fastest
+from minigraph.backends.c import direct
+from minigraph.backends.c.algorithms import Algorithm
 from minigraph.backends.c.expressions import CTYPES, FLOATS
 from minigraph.backends.c.loops import Body, is_number, shape_of
 from minigraph.backends.c.steps import LoopCode, aligned, indented, over_columns
+from minigraph.backends.c.tuning import Choose
 from minigraph.backends.geometry import Geometry
 from minigraph.ir.leaves import Constant
 from minigraph.ir.node import Node
@@ -24,26 +24,13 @@ from minigraph.ops.conv import Conv2D, Conv2DKernelAdjoint, Conv2DTranspose
 from minigraph.ops.group import reduces
 from minigraph.ops.linalg import MatMul
 
-_CANDIDATES = {
-    Conv2D.name: (direct.FORWARD, winograd.FORWARD),
-    Conv2DTranspose.name: (direct.TRANSPOSE, winograd.TRANSPOSE),
-    Conv2DKernelAdjoint.name: (direct.KERNEL_ADJOINT, winograd.KERNEL_ADJOINT),
-}
-
-
-@functools.cache
-def choose(op: str, geometry: Geometry, threads: int, exact: bool) -> Algorithm:
-    """Return the algorithm for a convolution: of those that round as a sum does, if `exact`, else of all."""
-    candidates = [a for part in _CANDIDATES[op] for a in part if a.exact or not exact]
-    return fastest(candidates, geometry, threads)
-
 
 class AnchoredCode(LoopCode):
     """A node that begins with a convolution or a product."""
 
-    def __init__(self, node: Node, threads: int, exact: bool) -> None:
+    def __init__(self, node: Node, threads: int, choose: Choose) -> None:
         super().__init__(node, threads)
-        self.exact = exact
+        self.choose = choose
         assert self.anchor is not None
         self.op = self.anchor.op
         self.ctype = CTYPES[self.anchor.dtype]
@@ -55,15 +42,17 @@ class AnchoredCode(LoopCode):
         assert self.anchor is not None
         if isinstance(self.op, MatMul):
             return None
-        geometry = Geometry.of_node(self.anchor)
-        return choose(self.op.name, geometry, self.threads if self.parallel else 1, self.exact)
+        return self.choose(self.anchor, self._constant, self.threads if self.parallel else 1)
+
+    @property
+    def _constant(self) -> bool:
+        assert self.anchor is not None
+        return isinstance(self.anchor.inputs[1].op, Constant)
 
     @cached_property
     def prepared(self) -> int:
         """Bytes of a constant kernel as the algorithm wants it: packed once, outside of the arena."""
-        assert self.anchor is not None
-        constant = self.algorithm is not None and isinstance(self.anchor.inputs[1].op, Constant)
-        return self._packed if constant else 0
+        return self._packed if self.algorithm is not None and self._constant else 0
 
     @property
     def _packed(self) -> int:
@@ -76,7 +65,7 @@ class AnchoredCode(LoopCode):
     def _scratch(self) -> int:
         threads = self.threads if self.parallel else 1
         if self.algorithm is None:
-            return aligned(49152 * threads)
+            return aligned(direct.gemm_scratch(threads))
         assert self.anchor is not None
         return aligned(self.algorithm.scratch(Geometry.of_node(self.anchor), threads))
 

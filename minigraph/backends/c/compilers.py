@@ -111,12 +111,15 @@ def check_private(path: pathlib.Path) -> None:
         )
 
 
+def digest(*parts: str) -> str:
+    """Return a short name for texts that decide what is in a file."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
 def build(source: str, compiler: Compiler, parts: int = 1) -> ctypes.CDLL:
     """Return the loaded shared object of a source text: from the cache, or compiled now, in parts side by side."""
-    key = hashlib.sha256(
-        "\0".join([source, *compiler.command, compiler.version, *compiler.flags, processor()]).encode()
-    )
-    target = cache_folder() / f"{key.hexdigest()[:32]}.so"
+    key = digest(source, *compiler.command, compiler.version, *compiler.flags, processor())
+    target = cache_folder() / f"{key}.so"
     if not target.exists():
         _compile(source, compiler, target, parts)
     check_private(target)

@@ -202,7 +202,7 @@ def _busiest(rows: int, panels: int, threads: int) -> float:
 
 
 def _product_seconds(g: Geometry, columns: int, steps: int, part: float) -> float:
-    """Estimate tiles that add up `steps` products each: registers are used whole, and to put a tile takes time."""
+    """Estimate tiles that add up `steps` products each: registers are used whole, and to put a tile takes time, too."""
     full = _up(columns, _LINE // g.itemsize) / columns
     flops = g.flops * full * (steps + 5) / steps * g.itemsize / 4
     return (flops / _FLOPS + _moved(g) / _BYTES / 2) * part
@@ -223,7 +223,9 @@ def _sums_seconds(g: Geometry, threads: int) -> float:
 
 
 def _depthwise_seconds(g: Geometry, threads: int) -> float:
-    return (g.flops / _FLOPS * 3 * g.itemsize / 4 + _moved(g) / _BYTES) * _busiest(_Patch(g, False).lines, 1, threads)
+    # Each product takes a load of its own.
+    part = _busiest(_Patch(g, False).lines, 1, threads)
+    return (1.5 * g.flops * g.itemsize / 4 / _FLOPS + _moved(g) / _BYTES / 2) * part
 
 
 def _always(g: Geometry) -> bool:

@@ -82,6 +82,8 @@ class Domain:
     def row_index(self, shape: Shape, place: tuple[int, int] | None = None) -> str:
         """Return the part of an index that depends on the row; "" if none does."""
         aligned = _aligned(shape, len(self.shape))
+        if self.rows == 0:  # nothing is read
+            return ""
         if self.tile != (1, 1):
             return self._tiled_index(aligned, place)
         strides = _strides(aligned)

@@ -115,8 +115,8 @@ class Program:
                 call()
 
     def step(self, index: int) -> Kernel:
-        """Return one step alone."""
-        return self._single[index]
+        """Return one step alone; it keeps the program, and so the arrays behind the addresses, alive."""
+        return lambda: self._single[index]()
 
     def failed(self, error: BaseException) -> int:
         """Return the step that was running."""

@@ -7,7 +7,8 @@
 
 namespace depthwise_blocks {
 
-constexpr int AT_ONCE = 8;  // pixels of a strip, or taps of a kernel's gradient
+constexpr int STRIP = 8;  // pixels
+constexpr int TAPS = 9;   // of a kernel's gradient, at a time
 
 // All that is not the product, a depthwise convolution has in common with one that mixes all channels.
 MG_INLINE Conv mixing(Conv conv) {
@@ -24,15 +25,15 @@ template <class V, class T, class E>
 static void put_pixels(const direct_blocks::Block<T>& b, const direct_blocks::Phase& phase, const T* kernel,
                        const T* const* pixels, const ptrdiff_t* ids, ptrdiff_t n, ptrdiff_t c, E& e) {
   const Axis &v = phase.vertical, &h = phase.horizontal;
-  V sums[AT_ONCE] = {}, held[AT_ONCE];
+  V sums[STRIP] = {}, held[STRIP];
   for (ptrdiff_t i = 0; i < v.taps; i++)
     for (ptrdiff_t j = 0; j < h.taps; j++) {
       const ptrdiff_t tap = (v.tap + i * v.tap_step) * b.s.conv.kw + h.tap + j * h.tap_step;
       const ptrdiff_t at = i * v.reach * b.lay.line + j * h.reach * b.lay.pixel + c;
       const V weights = channels_at<const V>(kernel + tap * b.s.c + c);
-      MG_UNROLL for (int p = 0; p < AT_ONCE; p++) sums[p] += weights * channels_at<const V>(pixels[p] + at);
+      MG_UNROLL for (int p = 0; p < STRIP; p++) sums[p] += weights * channels_at<const V>(pixels[p] + at);
     }
-  MG_UNROLL for (int p = 0; p < AT_ONCE; p++) held[p] = sums[p];
+  MG_UNROLL for (int p = 0; p < STRIP; p++) held[p] = sums[p];
   for (ptrdiff_t p = 0; p < n; p++) e.put(ids[p], c, held[p]);
 }
 
@@ -43,9 +44,9 @@ static void put_block(const direct_blocks::Block<T>& b, const T* kernel, Range c
   const ptrdiff_t* ids = b.ids;
   for (const direct_blocks::Phase* phase = b.phase; phase < b.phase + b.phases; phase++)
     for (ptrdiff_t n, left = phase->pixels; left > 0; left -= n, pixels += n, ids += n) {
-      const T* strip[AT_ONCE];
-      n = at_most(AT_ONCE, left);
-      for (ptrdiff_t p = 0; p < AT_ONCE; p++) strip[p] = pixels[at_most(p, n - 1)];
+      const T* strip[STRIP];
+      n = at_most(STRIP, left);
+      for (ptrdiff_t p = 0; p < STRIP; p++) strip[p] = pixels[at_most(p, n - 1)];
       ptrdiff_t c = channels.begin;
       for (; c + LANES<T> <= channels.end; c += LANES<T>) put_pixels<V>(b, *phase, kernel, strip, ids, n, c, e);
       for (; c < channels.end; c++) put_pixels<T>(b, *phase, kernel, strip, ids, n, c, e);
@@ -70,13 +71,13 @@ static void run(const Team& team, const Conv& conv, bool adjoint, const T* sourc
 template <class V, class T>
 static void add_line(const T* const* taps, ptrdiff_t step, const T* outputs, ptrdiff_t pixels, ptrdiff_t channels,
                      ptrdiff_t c, V* all) {
-  V sums[AT_ONCE];
-  MG_UNROLL for (int t = 0; t < AT_ONCE; t++) sums[t] = all[t];
+  V sums[TAPS];
+  MG_UNROLL for (int t = 0; t < TAPS; t++) sums[t] = all[t];
   for (ptrdiff_t j = 0; j < pixels; j++) {
     const V y = channels_at<const V>(outputs + j * channels + c);
-    MG_UNROLL for (int t = 0; t < AT_ONCE; t++) sums[t] += y * channels_at<const V>(taps[t] + j * step + c);
+    MG_UNROLL for (int t = 0; t < TAPS; t++) sums[t] += y * channels_at<const V>(taps[t] + j * step + c);
   }
-  MG_UNROLL for (int t = 0; t < AT_ONCE; t++) all[t] = sums[t];
+  MG_UNROLL for (int t = 0; t < TAPS; t++) all[t] = sums[t];
 }
 
 // Add the products of a block, which lies in one image, to the sums of some taps, [taps][channels].
@@ -84,17 +85,17 @@ template <class V, class T>
 static void add_taps(const Sides& s, const Lay& lay, const T* from, const T* outputs, ptrdiff_t lines, ptrdiff_t first,
                      ptrdiff_t c, T* sums) {
   const Conv& conv = s.conv;
-  const ptrdiff_t n = at_most(AT_ONCE, conv.kh * conv.kw - first);
-  V all[AT_ONCE];
-  const T* taps[AT_ONCE];
-  for (ptrdiff_t t = 0; t < AT_ONCE; t++) {
+  const ptrdiff_t n = at_most(TAPS, conv.kh * conv.kw - first);
+  V all[TAPS];
+  const T* taps[TAPS];
+  for (ptrdiff_t t = 0; t < TAPS; t++) {
     const ptrdiff_t tap = first + at_most(t, n - 1);
     taps[t] = from + tap / conv.kw * conv.dh * lay.line + tap % conv.kw * conv.dw * lay.pixel;
     all[t] = channels_at<V>(sums + tap * s.c + c);
   }
   for (ptrdiff_t i = 0; i < lines; i++) {
     add_line<V>(taps, conv.sw * lay.pixel, outputs + i * s.w * s.c, s.w, s.c, c, all);
-    for (ptrdiff_t t = 0; t < AT_ONCE; t++) taps[t] += conv.sh * lay.line;
+    for (ptrdiff_t t = 0; t < TAPS; t++) taps[t] += conv.sh * lay.line;
   }
   for (ptrdiff_t t = 0; t < n; t++) channels_at<V>(sums + (first + t) * s.c + c) = all[t];
 }
@@ -110,7 +111,7 @@ static void add_pixels(const direct_blocks::Block<T>& b, Range lines, const T* i
     end = at_most(at_most(lines.end, (line / s.h + 1) * s.h), line + b.lines);
     const T* from = images + (line / s.h * s.source_h + line % s.h * s.conv.sh) * b.lay.line;
     if (b.lay.copied) copy_block(s, b.lay, {line, end}, images, b.copy);
-    for (ptrdiff_t tap = 0; tap < taps; tap += AT_ONCE) {
+    for (ptrdiff_t tap = 0; tap < taps; tap += TAPS) {
       const T *first = b.lay.copied ? b.copy : from, *y = outputs + line * s.w * s.c;
       ptrdiff_t c = 0;
       for (; c + LANES<T> <= s.c; c += LANES<T>) add_taps<V>(s, b.lay, first, y, end - line, tap, c, sums);

@@ -5,7 +5,7 @@
 // Convolutions", 2018.) An adjoint with strides falls into phases, see taps.h; a convolution is a single phase.
 #pragma once
 #include "patch.h"
-#include "tile.h"
+#include "pack.h"
 
 namespace direct_blocks {
 
@@ -67,7 +67,7 @@ static void list_pixels(Block<T>& b, Phase& phase, ptrdiff_t image, Range lines,
 
 // Copy what the block reads, if it is to be copied, and list its pixels. `source` points to the group's first channel.
 template <class T>
-static void prepare(Block<T>& b, Range lines, const T* source) {
+static __attribute__((noinline)) void prepare(Block<T>& b, Range lines, const T* source) {
   if (b.lay.copied) copy_block(b.s, b.lay, lines, source, b.copy);
   ptrdiff_t at = 0;
   for (Phase* phase = b.phase; phase < b.phase + b.phases; phase++) {

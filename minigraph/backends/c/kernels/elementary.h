@@ -20,7 +20,7 @@ template <class M, class V> MG_INLINE V choose(M condition, V yes, V no) { retur
 template <class V> MG_INLINE V maximum(V a, V b) { return choose(a >= b, a, choose(a != a, a, b)); }
 template <class V> MG_INLINE V minimum(V a, V b) { return choose(a <= b, a, choose(a != a, a, b)); }
 template <class V> MG_INLINE V relu(V x) { return choose(x <= all<V>(0), all<V>(0), x); }
-template <class V> MG_INLINE V absolute(V x) { return choose(x == all<V>(0), all<V>(0), choose(x < all<V>(0), -x, x)); }
+template <class V> MG_INLINE V absolute(V x) { return choose(x == all<V>(0), all<V>(0), choose(x < all<V>(0), (V)-x, x)); }
 template <class V> MG_INLINE V sign_of(V x) {
   return choose(x > all<V>(0), all<V>(1), choose(x < all<V>(0), all<V>(-1), x));
 }

@@ -2,17 +2,18 @@
 //
 // Columns come in panels of one tile's width, k in chunks, so that a panel's chunk stays in the first-level cache while
 // the tiles of a group of rows pass over it. Where the columns of B lie apart, the chunk is packed first: copied to
-// where they lie side by side. A is read as it lies.
+// where they lie side by side; and so it is where its rows would be in each other's way in the cache. A is read as it
+// lies.
 #pragma once
-#include "tile.h"
+#include "pack.h"
 
 namespace gemm_blocks {
 
-constexpr ptrdiff_t CHUNK = 384;           // steps of k
+constexpr ptrdiff_t CHUNK = 384;             // steps of k
 constexpr ptrdiff_t GROUP = 16 * TILE_ROWS;  // rows
 
-// Rows whose distance is a multiple of 4 KiB compete for one line each of the ways of the first-level cache, of which
-// there are 8 or more: then tiles are lower.
+// Rows that are a multiple of 4 KiB apart compete for the same few lines of the first-level cache, 8 or more: a tile of
+// fewer rows leaves them there.
 static ptrdiff_t tile_height(ptrdiff_t stride) {
   return stride % 4096 == 0 ? at_most(6, TILE_ROWS) : stride % 2048 == 0 ? at_most(12, TILE_ROWS) : TILE_ROWS;
 }
@@ -24,8 +25,8 @@ static void multiply_group(Range group, Range columns, ptrdiff_t k, const T* a, 
   constexpr ptrdiff_t N = TILE_COLUMNS<T>;
   T blocks[GROUP * N];
   const ptrdiff_t width = columns.end - columns.begin, chunk = divided_up(k, at_least(divided_up(k, CHUNK), 1));
-  const ptrdiff_t m = group.end - group.begin, height = tile_height(a_row * sizeof(T));
-  const bool packing = b_column != 1 || width < N || m > 4 * TILE_ROWS;
+  const ptrdiff_t m = group.end - group.begin, height = m <= 8 ? TILE_ROWS : tile_height(a_row * sizeof(T));
+  const bool packing = b_column != 1 || width < N || (m > 4 * TILE_ROWS && b_k * sizeof(T) % 1024 == 0);
   ptrdiff_t from = 0;
   do {
     const ptrdiff_t steps = at_most(chunk, k - from);

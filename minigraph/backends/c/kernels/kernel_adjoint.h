@@ -1,12 +1,12 @@
 // The adjoint of a convolution for its kernel: gradients of weights.
 //
-// Row = tap and channel of the image, column = channel of the output, k = pixel. A tile of the result stays in registers
-// over the pixels of a block: some lines of an image, or some images. Then it is added to sums in memory, and the next
-// tile has its turn with the same pixels. Where images must be copied to be padded, that goes by chunks of channels, so
-// that blocks can be long although they stay in the second-level cache.
+// Row = tap and channel of the image, column = channel of the output, k = pixel. A tile of the result stays in
+// registers over the pixels of a block: some lines of an image, or some images. Then it is added to sums in memory, and
+// the next tile has its turn with the same pixels. Where images must be copied to be padded, that goes by chunks of
+// channels, so that blocks can be long although they stay in the second-level cache.
 //
-// Threads share the pixels, each with sums of its own, which are added up in the order of the threads. If that were much
-// memory, or the pixels are few, they share the rows and columns of the result instead.
+// Threads share the pixels, each with sums of its own, which are added up in the order of the threads. If that were
+// much memory, or the pixels are few, they share the rows and columns of the result instead.
 #pragma once
 #include "patch.h"
 #include "tile.h"
@@ -79,8 +79,10 @@ static Pixels pixels_from(const Plan<T>& p, ptrdiff_t line, ptrdiff_t end) {
   return {{line, at_most(at_most(line + p.lines, end), (line / h + 1) * h)}, 1};
 }
 
+// The outputs of some pixels, the columns of a panel side by side.
 template <class T>
-static void copy_panel(const Plan<T>& p, Range lines, ptrdiff_t group, ptrdiff_t panel, const T* outputs) {
+static __attribute__((noinline)) void copy_panel(const Plan<T>& p, Range lines, ptrdiff_t group, ptrdiff_t panel,
+                                                 const T* outputs) {
   constexpr ptrdiff_t N = TILE_COLUMNS<T>;
   const ptrdiff_t columns = at_most(N, p.s.c - panel * N);
   const T* from = outputs + lines.begin * p.s.w * p.s.conv.o + group * p.s.c + panel * N;
@@ -110,7 +112,7 @@ static void add_pixels(const Plan<T>& p, const Pixels& pixels, const Place& at, 
 
 // Put a tile: row after row of one tap, then of the next.
 template <class T, class E>
-static void put_sums(const Plan<T>& p, const Place& at, const T* tile, E& e, const Team& team) {
+static __attribute__((noinline)) void put_sums(const Plan<T>& p, const Place& at, const T* tile, E& e, const Team& team) {
   constexpr ptrdiff_t N = TILE_COLUMNS<T>;
   const ptrdiff_t column = at.group * p.s.c + at.panel * N, columns = at_most(N, p.s.c - at.panel * N);
   ptrdiff_t tap = at.row / at.channels, channel = at.row % at.channels;
@@ -124,7 +126,7 @@ static void put_sums(const Plan<T>& p, const Place& at, const T* tile, E& e, con
   }
 }
 
-// Go over the tiles in a range: first_tile and so on are numbered through the chunks of all groups.
+// Call f for the tiles in a range that belong to one panel of a chunk; they are numbered through all chunks and groups.
 template <class T, class F>
 static void each_tile(const Plan<T>& p, Range tiles, ptrdiff_t group, ptrdiff_t chunk, ptrdiff_t panel, const F& f) {
   const ptrdiff_t channels = at_most(p.lay.channels, p.s.source_c - chunk * p.lay.channels), all = p.taps * channels;
@@ -159,6 +161,16 @@ static void add_block(Plan<T>& p, const Pixels& pixels, const Parts& mine, const
   }
 }
 
+// Add up a tile of all threads.
+template <class T>
+static __attribute__((noinline)) void add_threads(const Plan<T>& p, const Place& at, int threads, T* tile) {
+  for (ptrdiff_t j = 0; j < at.rows * TILE_COLUMNS<T>; j++) tile[j] = 0;
+  for (int thread = 0; thread < threads; thread++) {
+    const T* sums = p.sums_of(thread, at.group, at.panel, at.chunk) + at.row * TILE_COLUMNS<T>;
+    for (ptrdiff_t j = 0; j < at.rows * TILE_COLUMNS<T>; j++) tile[j] += sums[j];
+  }
+}
+
 // Put the sums of all threads.
 template <class T, class E>
 static void put_all(Plan<T>& p, E& e, const Team& team) {
@@ -167,11 +179,7 @@ static void put_all(Plan<T>& p, E& e, const Team& team) {
   for (ptrdiff_t i = mine.rows.begin / p.chunk_tiles; i * p.chunk_tiles < mine.rows.end; i++)
     for (ptrdiff_t panel = mine.panels.begin; panel < mine.panels.end; panel++)
       each_tile(p, mine.rows, i / p.chunks, i % p.chunks, panel, [&](const Place& at) {
-        for (ptrdiff_t j = 0; j < at.rows * TILE_COLUMNS<T>; j++) tile[j] = 0;
-        for (int thread = 0; thread < team.threads; thread++) {
-          const T* sums = p.sums_of(thread, at.group, panel, at.chunk) + at.row * TILE_COLUMNS<T>;
-          for (ptrdiff_t j = 0; j < at.rows * TILE_COLUMNS<T>; j++) tile[j] += sums[j];
-        }
+        add_threads(p, at, team.threads, tile);
         put_sums(p, at, tile, e, team);
       });
 }

@@ -85,30 +85,8 @@ static void multiply(ptrdiff_t n, const T* const* rows, const Walk& walk, const 
     n++;
   }
   if (columns > LANES<T>) return multiply_at_most<T, TILE_ROWS, 2>(n, rows, walk, b, b_step, block, more);
-  for (ptrdiff_t p = 0; p < n; p += NARROW)
-    multiply_at_most<T, NARROW, 1>(at_most(NARROW, n - p), rows + p, walk, b, b_step, block + p * TILE_COLUMNS<T>, more);
-}
-
-// Copy some steps of a panel of B to [steps][TILE_COLUMNS], with zeros behind the last column. Where columns lie apart,
-// steps go by a few lines of the cache, so that each is read once.
-template <class T>
-static void pack_panel(ptrdiff_t steps, ptrdiff_t columns, const T* b, ptrdiff_t k_stride, ptrdiff_t column_stride,
-                       T* packed) {
-  constexpr ptrdiff_t L = LANES<T>, N = TILE_COLUMNS<T>, AT_ONCE = 256 / sizeof(T);
-  if (column_stride == 1 && columns == N) {
-    for (ptrdiff_t k = 0; k < steps; k++, b += k_stride, packed += N) {
-      store(packed, load(b));
-      store(packed + L, load(b + L));
-    }
-    return;
-  }
-  for (ptrdiff_t from = 0; from < steps; from += AT_ONCE) {
-    const ptrdiff_t end = at_most(from + AT_ONCE, steps);
-    for (ptrdiff_t j = 0; j < columns; j++)
-      for (ptrdiff_t k = from; k < end; k++) packed[k * N + j] = b[k * k_stride + j * column_stride];
-    for (ptrdiff_t k = from; k < end; k++)
-      for (ptrdiff_t j = columns; j < N; j++) packed[k * N + j] = 0;
-  }
+  for (; n > 0; n -= NARROW, rows += NARROW, block += NARROW * TILE_COLUMNS<T>)
+    multiply_at_most<T, NARROW, 1>(at_most(NARROW, n), rows, walk, b, b_step, block, more);
 }
 
 // Hand one tile over to the epilogue: row p of it is row ids[p] of the result; the last columns may be fewer.

@@ -63,7 +63,7 @@ template <> struct Filter<2> {
 };
 
 // Points 0, ±a, ±b and ∞ with a = 5/8 and b = 25/16: errors are 2 to 4 times smaller than with the usual ±1 and ±2,
-// for a·b is nearly 1, and the coefficients up to a³ and b³ have no rounding errors.
+// for a·b is nearly 1; the coefficients of all but G have no rounding errors.
 template <> struct Filter<4> {
   static constexpr double a = 5.0 / 8, b = 25.0 / 16, A2 = a * a, B2 = b * b;
   struct Image {
@@ -188,8 +188,8 @@ struct Layout { ptrdiff_t point, block, vectors; };
 
 // Transforms all channels of one square of pixels. What lies outside of the image is zero.
 template <class Step, class T>
-static __attribute__((noinline)) void transform(const Images<T>& x, ptrdiff_t image, ptrdiff_t top, ptrdiff_t left,
-                                                T* out, const Layout& to) {
+static __attribute__((noinline)) void transform_square(const Images<T>& x, ptrdiff_t image, ptrdiff_t top,
+                                                       ptrdiff_t left, T* out, const Layout& to) {
   constexpr ptrdiff_t L = LANES<T>, FROM = Step::FROM;
   const ptrdiff_t i_begin = at_least(0, -top), i_end = at_most(FROM, x.h - top);
   const ptrdiff_t j_begin = at_least(0, -left), j_end = at_most(FROM, x.w - left);

@@ -31,13 +31,13 @@ template <int OUT, class T, bool TRANSPOSED> struct Streamed {
   T* buffer;
 
   const T* part(ptrdiff_t panel, ptrdiff_t first, ptrdiff_t depths) const {
-    transform<OUT>(kernel, first, depths, panel, buffer);
+    transform_panel<OUT>(kernel, first, depths, panel, buffer);
     return buffer;
   }
 };
 
 // The innermost product, of GROUP squares and VECTORS vectors of output channels, over `depth` channels. v is
-// [depth/LANES][GROUP][POINTS][LANES], u is [depth][PANEL] and m is [GROUP][PANEL], added to if `more`.
+// [depth/LANES][GROUP][POINTS][LANES], u is [depth][PANEL], and m is [GROUP][PANEL], added to if `more`.
 template <class T, int POINTS, int VECTORS>
 static __attribute__((noinline)) void multiply(const T* v, const T* u, ptrdiff_t depth, T* m, bool more) {
   using V = typename Vec<T>::type;
@@ -88,9 +88,9 @@ template <int OUT, class T> struct Forward {
     const ptrdiff_t rows = divided_up(chunk.end - chunk.begin, GROUP) * GROUP;
     for (ptrdiff_t i = 0; i < rows; i++) {
       const auto at = squares.place(at_most(chunk.begin + i, chunk.end - 1));
-      transform<typename Filter<OUT>::Image>(images, at.image, at.top - conv.top, at.left - conv.left,
-                                             v + i / GROUP * group_size + i % GROUP * POINTS * L,
-                                             Layout{L, GROUP * POINTS * L, 1});
+      transform_square<typename Filter<OUT>::Image>(images, at.image, at.top - conv.top, at.left - conv.left,
+                                                    v + i / GROUP * group_size + i % GROUP * POINTS * L,
+                                                    Layout{L, GROUP * POINTS * L, 1});
     }
   }
 

@@ -1,7 +1,8 @@
 // The kernel of Winograd's convolutions, transformed: U = G g Gᵀ for each input and output channel.
 //
 // U is as the innermost product reads it: for each panel of two vectors of output channels, IN² matrices
-// [depth][PANEL], where `depth` are the channels that are summed over.
+// [depth + 1][PANEL], where `depth` are the channels that are summed over. The last row is empty: it keeps the IN²
+// numbers that are written at a time out of the same set of the cache.
 #pragma once
 #include "winograd.h"
 
@@ -53,42 +54,51 @@ template <class T, bool TRANSPOSED> struct Kernel {
     constexpr ptrdiff_t L = LANES<T>;
     for (ptrdiff_t tap = 0; tap < 9; tap++, to += L * L)
       if constexpr (TRANSPOSED) {
-        for (ptrdiff_t i = 0; i < lanes; i++) copy_lanes(data + ((8 - tap) * c + column + i) * o + k, depths, to + i * L);
+        const T* const from = data + ((8 - tap) * c + column) * o + k;
+        for (ptrdiff_t i = 0; i < lanes; i++) copy_lanes(from + i * o, depths, to + i * L);
         transpose(to);
       } else {
-        for (ptrdiff_t d = 0; d < depths; d++) copy_lanes(data + (tap * c + k + d) * o + column, lanes, to + d * L);
+        const T* const from = data + (tap * c + k) * o + column;
+        for (ptrdiff_t d = 0; d < depths; d++) copy_lanes(from + d * o, lanes, to + d * L);
       }
   }
 };
 
-// Transforms one panel, and some of its depth: u is [IN²][depths][PANEL].
+// Vectors of a kernel: from tap to tap, and from depth to depth.
+template <class T> struct Source {
+  const T* data;
+  ptrdiff_t tap, step;
+};
+
+// Transforms one panel, and some of its depth: u is [IN²][depths + 1][PANEL].
 template <int OUT, class T, bool TRANSPOSED>
-static __attribute__((noinline)) void transform(const Kernel<T, TRANSPOSED>& kernel, ptrdiff_t first, ptrdiff_t depths,
-                                                ptrdiff_t panel, T* u) {
+static __attribute__((noinline)) void transform_panel(const Kernel<T, TRANSPOSED>& kernel, ptrdiff_t first,
+                                                      ptrdiff_t depths, ptrdiff_t panel, T* u) {
   using Step = typename Filter<OUT>::Kernel;
   constexpr ptrdiff_t L = LANES<T>;
   alignas(MG_VECTOR_BYTES) T block[9 * L * L] = {};
-  const ptrdiff_t point = (depths + 1) * PANEL<T>, begin = panel * PANEL<T>, end = at_most(begin + PANEL<T>, kernel.width());
+  const ptrdiff_t point = (depths + 1) * PANEL<T>;
+  const ptrdiff_t begin = panel * PANEL<T>, end = at_most(begin + PANEL<T>, kernel.width());
   for (ptrdiff_t column = begin; column < end; column += L)
     for (ptrdiff_t k = 0; k < depths; k += L) {
       const ptrdiff_t rows = at_most(L, depths - k), lanes = at_most(L, end - column);
-      const bool in_place = kernel.in_place(lanes);
-      if (!in_place) kernel.copy(first + k, rows, column, lanes, block);
-      const T* from = in_place ? kernel.data + (first + k) * kernel.o + column : block;
-      const ptrdiff_t tap = in_place ? kernel.c * kernel.o : L * L, step = in_place ? kernel.o : L;
+      T* const to = u + k * PANEL<T> + column - begin;
+      if (!kernel.in_place(lanes)) kernel.copy(first + k, rows, column, lanes, block);
+      Source<T> from{block, L * L, L};
+      if (kernel.in_place(lanes)) from = {kernel.data + (first + k) * kernel.o + column, kernel.c * kernel.o, kernel.o};
       for (ptrdiff_t d = 0; d < rows; d++)
-        on_both_sides<Step>(from + d * step, 3 * tap, tap, u + (k + d) * PANEL<T> + column - begin, Step::TO * point,
+        on_both_sides<Step>(from.data + d * from.step, 3 * from.tap, from.tap, to + d * PANEL<T>, Step::TO * point,
                             point);
     }
 }
 
-// Transforms all of a kernel: packed is [panels][IN²][depth][PANEL].
+// Transforms all of a kernel: packed is [panels][IN²][depth + 1][PANEL].
 template <int OUT, class T, bool TRANSPOSED>
 void pack(const Team& team, const Kernel<T, TRANSPOSED>& kernel, T* packed) {
   constexpr ptrdiff_t POINTS = (OUT + 2) * (OUT + 2);
   const Range panels = share(divided_up(kernel.width(), PANEL<T>), team);
   for (ptrdiff_t p = panels.begin; p < panels.end; p++)
-    transform<OUT>(kernel, 0, kernel.depth(), p, packed + p * POINTS * (kernel.depth() + 1) * PANEL<T>);
+    transform_panel<OUT>(kernel, 0, kernel.depth(), p, packed + p * POINTS * (kernel.depth() + 1) * PANEL<T>);
 }
 
 }  // namespace winograd

@@ -36,54 +36,57 @@ static __attribute__((noinline)) void correlate(const T* v, ptrdiff_t block, con
     MG_UNROLL for (int i = 0; i < VECTORS; i++) store(s + r * PANEL<T> + i * L, sum[r][i]);
 }
 
-// What one thread does, and where: V, Y and S are [POINTS] planes of squares or of sums. A plane has a few elements
-// more than it needs, so that planes do not share the same sets of the cache.
+// What one thread does, and where. V, Y and S are [POINTS] planes, of the squares of a chunk or of sums; a plane is a
+// little larger than need be, so that planes do not share the same sets of the cache.
 template <int OUT, class T> struct KernelAdjoint {
   static constexpr ptrdiff_t L = LANES<T>, POINTS = (OUT + 2) * (OUT + 2), GAP = PANEL<T>;
-  static constexpr ptrdiff_t BLOCK = 64;  // channels of either side whose sums are done at a time
   const Conv& conv;
   const Squares<OUT> squares;
   bool by_channels, at_once;
-  Range mine, channels;                    // squares and input channels
-  ptrdiff_t rows, panels, down, across;    // of a block; and how many blocks
-  ptrdiff_t chunk;                         // squares
+  Range mine, channels;                  // squares and input channels
+  ptrdiff_t rows, panels, down, across;  // the size of a block of S, and how many there are
+  ptrdiff_t chunk;                       // squares
   ptrdiff_t v_plane, y_plane, s_plane, size;
   T *v, *y, *s;
 
   KernelAdjoint(const Team& team, const Conv& conv, T* scratch) : conv(conv), squares(conv.n, conv.oh, conv.ow) {
-    by_channels = conv.c * conv.o * team.threads >= 1 << 16 || squares.count() < team.threads;
     const Team alone{0, 1};
+    by_channels = conv.c * conv.o * team.threads >= 1 << 16 || squares.count() < team.threads;
     mine = share(squares.count(), by_channels ? alone : team);
     channels = share(conv.c, by_channels ? team : alone, L);
-    const ptrdiff_t most = at_most(conv.c, divided_up(divided_up(conv.c, L), by_channels ? team.threads : 1) * L);
-    rows = divided_up(at_most(most, 32), ROWS) * ROWS;
+    // All threads have the same sizes, those of the largest share.
+    const ptrdiff_t count = divided_up(squares.count(), by_channels ? 1 : team.threads);
+    const ptrdiff_t vectors = divided_up(divided_up(conv.c, L), by_channels ? team.threads : 1);
+    rows = divided_up(at_most(vectors * L, 32), ROWS) * ROWS;
     panels = at_most(divided_up(conv.o, PANEL<T>), 2);
-    down = divided_up(most, rows), across = divided_up(conv.o, panels * PANEL<T>);
-    const ptrdiff_t squares_most = divided_up(squares.count(), by_channels ? 1 : team.threads);
-    const ptrdiff_t height = divided_up(divided_up(most, ROWS) * ROWS, L) * L, width = panels * PANEL<T>;
-    chunk = at_most(squares_most, by_channels ? at_least(32, (3 << 19) / (POINTS * (height + width))) : CHUNKA);
-    at_once = by_channels && squares_most <= chunk;
+    down = divided_up(vectors * L, rows), across = divided_up(conv.o, panels * PANEL<T>);
+    const ptrdiff_t height = divided_up(vectors * L, at_least(L, ROWS)) * at_least(L, ROWS), width = panels * PANEL<T>;
+    // By squares, a chunk stays in the cache beside S. By channels, at best all squares are one chunk.
+    chunk = at_most(count, by_channels ? at_least(24, (3 << 19) / (POINTS * (height + width))) : 24);
+    at_once = by_channels && chunk == count;
     v_plane = chunk * height + GAP, y_plane = chunk * width + GAP, s_plane = rows * width + GAP;
     size = POINTS * (v_plane + y_plane + (at_once ? 1 : down * across) * s_plane);
     v = scratch + team.thread * size, y = v + POINTS * v_plane, s = y + POINTS * y_plane;
   }
 
+  ptrdiff_t width() const { return panels * PANEL<T>; }  // of a block
+
   void transform_images(const T* x, Range part) const {
     const Images<T> images{x + channels.begin, conv.h, conv.w, channels.end - channels.begin, conv.c};
     for (ptrdiff_t i = part.begin; i < part.end; i++) {
       const auto at = squares.place(i);
-      transform<typename Filter<OUT>::Image>(images, at.image, at.top - conv.top, at.left - conv.left,
-                                             v + (i - part.begin) * L, Layout{v_plane, chunk * L, 1});
+      transform_square<typename Filter<OUT>::Image>(images, at.image, at.top - conv.top, at.left - conv.left,
+                                                    v + (i - part.begin) * L, Layout{v_plane, chunk * L, 1});
     }
   }
 
   void transform_outputs(const T* dy, Range part, ptrdiff_t column) const {
-    const Images<T> images{dy + column, conv.oh, conv.ow, at_most(panels * PANEL<T>, conv.o - column), conv.o};
+    const Images<T> images{dy + column, conv.oh, conv.ow, at_most(width(), conv.o - column), conv.o};
     for (ptrdiff_t i = part.begin; i < part.end; i++) {
       const auto at = squares.place(i);
-      transform<typename Filter<OUT>::OutputAdjoint>(images, at.image, at.top, at.left,
-                                                     y + (i - part.begin) * PANEL<T>,
-                                                     Layout{y_plane, chunk * PANEL<T>, 2});
+      transform_square<typename Filter<OUT>::OutputAdjoint>(images, at.image, at.top, at.left,
+                                                            y + (i - part.begin) * PANEL<T>,
+                                                            Layout{y_plane, chunk * PANEL<T>, 2});
     }
   }
 
@@ -112,57 +115,65 @@ template <int OUT, class T> struct KernelAdjoint {
       for (ptrdiff_t t = 1; t < threads; t++) sum += load(sums + t * size + f * s_plane);
       store(total + f * L, sum);
     }
+    const T* const u = threads > 1 ? total : sums;
     const ptrdiff_t plane = threads > 1 ? L : s_plane;
-    on_both_sides<typename Filter<OUT>::KernelAdjoint>(threads > 1 ? total : sums, (OUT + 2) * plane, plane, taps, 3 * L,
-                                                       L);
+    on_both_sides<typename Filter<OUT>::KernelAdjoint>(u, (OUT + 2) * plane, plane, taps, 3 * L, L);
     const ptrdiff_t lanes = at_most(L, conv.o - column);
     for (ptrdiff_t tap = 0; tap < 9; tap++)
       if (lanes == L) e.put(tap * conv.c + channel, column, load(taps + tap * L));
       else for (ptrdiff_t i = 0; i < lanes; i++) e.put(tap * conv.c + channel, column + i, taps[tap * L + i]);
   }
 
-  // Some rows of a block; `block` is the first thread's.
+  // Some rows of a block, which begins at this channel and column.
   template <class E>
-  void put_rows(const Team& team, const T* block, ptrdiff_t threads, ptrdiff_t row, Range part, ptrdiff_t column,
+  void put_rows(const Team& team, const T* block, ptrdiff_t threads, ptrdiff_t channel, Range part, ptrdiff_t column,
                 E& e) const {
-    const ptrdiff_t first = channels.begin + row + part.begin, end = at_most(channels.begin + row + part.end, channels.end);
-    const ptrdiff_t width = at_most(panels * PANEL<T>, conv.o - column);
-    if (first >= end) return;
-    for (ptrdiff_t r = part.begin; r < part.begin + end - first; r++)
-      for (ptrdiff_t j = 0; j < width; j += L) {
-        const T* const sums = block + (r / ROWS * panels + j / PANEL<T>) * ROWS * PANEL<T> + r % ROWS * PANEL<T>;
-        put_vector(sums + j % PANEL<T>, threads, channels.begin + row + r, column + j, e);
+    const ptrdiff_t count = at_most(part.end, channels.end - channel) - part.begin;
+    const ptrdiff_t columns = at_most(width(), conv.o - column);
+    if (count <= 0) return;
+    for (ptrdiff_t r = part.begin; r < part.begin + count; r++)
+      for (ptrdiff_t j = 0; j < columns; j += L) {
+        const ptrdiff_t tile = r / ROWS * panels + j / PANEL<T>;
+        const T* const sums = block + (tile * ROWS + r % ROWS) * PANEL<T> + j % PANEL<T>;
+        put_vector(sums, threads, channel + r, column + j, e);
       }
-    for (ptrdiff_t tap = 0; tap < 9; tap++) e.done(tap * conv.c + first, end - first, column, width, team);
+    for (ptrdiff_t tap = 0; tap < 9; tap++)
+      e.done(tap * conv.c + channel + part.begin, count, column, columns, team);
   }
 
   template <class E>
   void run(const Team& team, const T* x, const T* dy, E& e) const {
-    const ptrdiff_t width = panels * PANEL<T>;
+    if (channels.begin == channels.end) return;
     for (ptrdiff_t begin = mine.begin; begin < mine.end; begin += chunk) {
       const Range part{begin, at_most(mine.end, begin + chunk)};
       transform_images(x, part);
       for (ptrdiff_t j = 0; j < across; j++) {
-        transform_outputs(dy, part, j * width);
+        transform_outputs(dy, part, j * width());
         for (ptrdiff_t i = 0; i < down; i++) {
           T* const block = s + (at_once ? 0 : (i * across + j) * POINTS * s_plane);
-          correlate_block(part.end - begin, i * rows, j * width, block, begin > mine.begin);
-          if (at_once) put_rows(team, block, 1, i * rows, Range{0, rows}, j * width, e);
+          correlate_block(part.end - begin, i * rows, j * width(), block, begin > mine.begin);
+          if (at_once) put_rows(team, block, 1, channels.begin + i * rows, Range{0, rows}, j * width(), e);
         }
       }
     }
-    if (at_once) return;
-    if (!by_channels) team.barrier();
-    // Rows of all blocks, one after the other.
+    if (!at_once) put_sums(team, e);
+  }
+
+  // All blocks, as rows one after the other: this thread's own, or its share of what all threads have added up.
+  template <class E>
+  void put_sums(const Team& team, E& e) const {
     const Team alone{0, 1};
+    const T* const first = by_channels ? s : s - team.thread * size;
+    if (!by_channels) team.barrier();
     const Range all = share(down * across * rows, by_channels ? alone : team, ROWS);
-    for (ptrdiff_t r = all.begin, n; r < all.end; r += n) {
+    for (ptrdiff_t r = all.begin, count; r < all.end; r += count) {
       const ptrdiff_t block = r / rows, from = r % rows;
-      n = at_most(rows - from, all.end - r);
-      put_rows(team, s + ((by_channels ? 0 : -team.thread * size) + block * POINTS * s_plane),
-               by_channels ? 1 : team.threads, block / across * rows, Range{from, from + n}, block % across * width, e);
+      count = at_most(rows - from, all.end - r);
+      put_rows(team, first + block * POINTS * s_plane, by_channels ? 1 : team.threads,
+               channels.begin + block / across * rows, Range{from, from + count}, block % across * width(), e);
     }
   }
+
 };
 
 template <int OUT> struct KernelAdjointOf {
