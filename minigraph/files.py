@@ -8,6 +8,16 @@ import pathlib
 import tempfile
 
 
+def cache_folder() -> pathlib.Path:
+    """Return the folder of what can be made again: below `$XDG_CACHE_HOME`, or ~/.cache. It may not exist yet.
+
+    >>> cache_folder().name
+    'minigraph'
+    """
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return pathlib.Path(root, "minigraph")
+
+
 def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> pathlib.Path:
     """Write a file whole or not at all: temporary file in the same folder, fsync, rename, fsync of the folder.
 

@@ -18,6 +18,7 @@ PACKAGE = pathlib.Path(minigraph.__file__).parent
 # Top to bottom: a part may import what stands below it, and itself.
 LEVELS = [
     {"cli", "__main__"},
+    {"bench"},
     {"training", "models", "viz", "onnx", "testing"},
     {"layers", "optimizers", "losses", "metrics"},
     {"runtime"},
@@ -35,7 +36,7 @@ BESIDE = {
     "files": {"errors"},
     "assets": set(),
 }
-USES_BESIDE = {"cli", "__main__", "training", "runtime", "models", "viz", "onnx", "datasets", "losses"}
+USES_BESIDE = {"backends", "cli", "__main__", "training", "runtime", "models", "viz", "onnx", "datasets", "losses"}
 # Arrows between neighbours of one level that are meant.
 NEIGHBOURS = {
     ("models", "training"),
@@ -52,6 +53,9 @@ THIRD_PARTY = {
     "onnx": {"onnx"},
     "google": {"onnx"},  # protobuf, whose error a damaged file raises
     "mlxtend": {"datasets"},
+    "torch": {"bench"},
+    "jax": {"bench"},
+    "onnxruntime": {"bench"},
 }
 NOT_NUMPY = {"ir", "passes", "errors", "autodiff"}
 

@@ -22,6 +22,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 
+from minigraph import files
 from minigraph.errors import ProgramError
 
 # NaN and infinity behave as everywhere else, and integers wrap; only the order of a·b + c may be fused.
@@ -57,26 +58,36 @@ def find() -> Compiler | None:
     if importlib.util.find_spec("ziglang") is not None:
         candidates.append([sys.executable, "-m", "ziglang", "cc"])
     for command in candidates:
-        if shutil.which(command[0]) is None:
-            continue
-        version = _version(command)
-        if version is not None:
+        path = shutil.which(command[0])
+        version = _version(command, path) if path is not None else None
+        if version:
             return Compiler(tuple(command), version)
     return None
 
 
-def _version(command: list[str]) -> str | None:
-    """Return what a compiler says of itself and of this processor, if it compiles C++ at all."""
-    compiler = Compiler(tuple(command), "")
+def _version(command: list[str], path: str) -> str:
+    """Return what a compiler says of itself, "" if it does not work; asked once for each file that it is."""
+    status = pathlib.Path(path).stat()
+    about = (*command, path, str(status.st_size), str(status.st_mtime_ns), *Compiler((), "").flags, processor())
+    known = cache_folder() / f"compiler-{digest(*about)}.txt"
+    if known.exists():
+        return known.read_text()
+    version = _probed(command)
+    files.write_atomically(known, version)
+    return version
+
+
+def _probed(command: list[str]) -> str:
+    """Return what a compiler says of itself, if it compiles C++ for this processor, else ""."""
     with tempfile.TemporaryDirectory() as folder:
-        target = pathlib.Path(folder, "probe.so")
-        probe = [*command, "-x", "c++", *compiler.flags, "-shared", "-", "-o", str(target)]
+        target = str(pathlib.Path(folder, "probe.so"))
+        probe = [*command, "-x", "c++", *Compiler((), "").flags, "-shared", "-", "-o", target]
         try:
             made = subprocess.run(probe, input="int probe() { return 0; }", capture_output=True, text=True, timeout=120)
             said = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60)
         except (OSError, subprocess.TimeoutExpired):
-            return None
-    return said.stdout if made.returncode == 0 and target.name else None
+            return ""
+    return said.stdout if made.returncode == 0 else ""
 
 
 @functools.cache
@@ -91,8 +102,7 @@ def processor() -> str:
 
 def cache_folder() -> pathlib.Path:
     """Return the folder of compiled programs, made if need be; a ProgramError if others could write to it."""
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    folder = pathlib.Path(root, "minigraph", "c")
+    folder = files.cache_folder() / "c"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     check_private(folder)
     return folder

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import pathlib
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 
@@ -16,6 +13,7 @@ from minigraph.backends.base import Bound, Kernel
 from minigraph.backends.c import compilers, direct, winograd
 from minigraph.backends.c.algorithms import Algorithm
 from minigraph.backends.geometry import Geometry
+from minigraph.files import write_atomically
 from minigraph.ir.leaves import Constant, input
 from minigraph.ir.node import Node
 from minigraph.ir.types import known
@@ -72,7 +70,7 @@ class Tuner:
         key = f"{node.op} of {types}, constant={constant}, threads={threads}, {', '.join(sorted(found))}, {_machine()}"
         if self.known.get(key) not in found:
             self.known[key] = self._measured(node, constant, list(found.values()))
-            self._remember()
+            write_atomically(self.path, json.dumps(self.known, indent=1))
         return found[self.known[key]]
 
     def _measured(self, node: Node, constant: bool, algorithms: Sequence[Algorithm]) -> str:
@@ -86,12 +84,6 @@ class Tuner:
         steps = [Bound(Node(node.op, operands), arrays, output, None) for _ in algorithms]
         times = [_best(kernel) for kernel in self.bind(steps, algorithms)]
         return algorithms[times.index(min(times))].name
-
-    def _remember(self) -> None:
-        handle, name = tempfile.mkstemp(dir=self.path.parent)
-        with os.fdopen(handle, "w") as file:
-            json.dump(self.known, file, indent=1)
-        pathlib.Path(name).replace(self.path)
 
 
 def _sizes(node: Node) -> tuple[int, ...]:
