@@ -14,6 +14,7 @@ import importlib.util
 import os
 import pathlib
 import platform
+import re
 import shlex
 import shutil
 import stat
@@ -30,6 +31,9 @@ FLAGS = (
     "-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fwrapv", "-fno-exceptions",
     "-fno-rtti", "-fPIC", "-fvisibility=hidden", "-pthread", "-w",
 )  # fmt: skip
+
+
+_COMMENT = re.compile(r"//.*")
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,8 @@ def digest(*parts: str) -> str:
 
 def build(source: str, compiler: Compiler, parts: int = 1) -> ctypes.CDLL:
     """Return the loaded shared object of a source text: from the cache, or compiled now, in parts side by side."""
-    key = digest(source, *compiler.command, compiler.version, *compiler.flags, processor())
+    bare = _COMMENT.sub("", source)  # a program that has only moved in its user's file is not compiled again
+    key = digest(bare, *compiler.command, compiler.version, *compiler.flags, processor())
     target = cache_folder() / f"{key}.so"
     if not target.exists():
         _compile(source, compiler, target, parts)
