@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from minigraph.backends.base import Bound, Kernel
-from minigraph.backends.c import compilers, direct, winograd
+from minigraph.backends.c import compilers, direct, stem, winograd
 from minigraph.backends.c.algorithms import Algorithm
 from minigraph.backends.geometry import Geometry
 from minigraph.files import write_atomically
@@ -20,9 +20,9 @@ from minigraph.ir.types import known
 from minigraph.ops.conv import Conv2D, Conv2DKernelAdjoint, Conv2DTranspose
 
 _CANDIDATES = {
-    Conv2D.name: (direct.FORWARD, winograd.FORWARD),
+    Conv2D.name: (stem.FORWARD, direct.FORWARD, winograd.FORWARD),
     Conv2DTranspose.name: (direct.TRANSPOSE, winograd.TRANSPOSE),
-    Conv2DKernelAdjoint.name: (direct.KERNEL_ADJOINT, winograd.KERNEL_ADJOINT),
+    Conv2DKernelAdjoint.name: (stem.KERNEL_ADJOINT, direct.KERNEL_ADJOINT, winograd.KERNEL_ADJOINT),
 }
 # What is measured: a convolution's node with a constant kernel or not, and a number of threads.
 Choose = Callable[[Node, bool, int], Algorithm]
