@@ -38,6 +38,7 @@ from minigraph.ops.elementwise import (
     where,
 )
 from minigraph.ops.fused import Fused  # noqa: F401  # a text may hold it before any pass is imported
+from minigraph.ops.group import Group  # noqa: F401
 from minigraph.ops.indexing import gather, one_hot, pad, slice_
 from minigraph.ops.linalg import matmul
 from minigraph.ops.loss import cross_entropy_targets, log_softmax, softmax, softmax_cross_entropy

@@ -25,7 +25,8 @@ class Elementwise(Op):
 
     def infer(self, *inputs: Any) -> TensorType:
         """Broadcast the shapes; all operands have one dtype."""
-        types = [tensor(t) for t in inputs]
+        different = inputs if inputs.count(inputs[0]) < len(inputs) else inputs[:1]
+        types = [tensor(t) for t in different]
         if self.of_numbers and types[0].dtype == "bool":
             raise DTypeError("arithmetic of booleans", expected="numbers", got="bool", hint="cast first, or use where")
         dtype = check_same_dtype("operands", *types)

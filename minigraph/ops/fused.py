@@ -94,7 +94,7 @@ def fuse(producer: Node, reader: Node) -> Node:
     steps: list[Step] = []
     made = _append(steps, producer, {n: i for i, n in enumerate(operands)}, len(operands))
     _append(steps, reader, {**{n: i for i, n in enumerate(operands)}, producer: made}, len(operands))
-    return Node(Fused(tuple(steps)), operands)
+    return Node(Fused(tuple(steps)), operands, type=reader.type)  # the steps' types were inferred when they were nodes
 
 
 def _append(steps: list[Step], node: Node, place: dict[Node, int], operands: int) -> int:
@@ -104,6 +104,7 @@ def _append(steps: list[Step], node: Node, place: dict[Node, int], operands: int
         return operands + len(steps) - 1
     inner = [place[i] for i in node.inputs]
     for step in node.op.body:
-        steps.append(Step(step.op, tuple(inner[i] for i in step.inputs)))
+        inputs = tuple([inner[i] for i in step.inputs])
+        steps.append(step if inputs == step.inputs else Step(step.op, inputs))
         inner.append(operands + len(steps) - 1)
     return inner[-1]

@@ -40,7 +40,7 @@ class Step:
 
 
 def _are_numbers(values: Any, least: int) -> bool:
-    return isinstance(values, tuple) and all(type(v) is int and v >= least for v in values)
+    return isinstance(values, tuple) and not [v for v in values if type(v) is not int or v < least]
 
 
 def _brief(value: object) -> str:
@@ -65,7 +65,7 @@ class Region(Op):
         self.check(len(operands))
         known: list[Type] = list(operands)
         for place, step in enumerate(self.body):
-            if any(i >= len(known) for i in step.inputs):
+            if max(step.inputs, default=-1) >= len(known):
                 raise ArgumentError("a step reads what comes later", expected=f"below {len(known)}", got=_brief(step))
             known.append(_type_of(place, step, [known[i] for i in step.inputs]))
         return known
@@ -112,15 +112,16 @@ class Region(Op):
 
 def _type_of(place: int, step: Step, operands: Sequence[Type]) -> Type:
     """Return a step's type; what its op refuses is said with the step's place in the body."""
-    what = f"step {place}, {step.op.name}"
     try:
         return step.op.infer(*operands)
     except MinigraphError as error:
-        raise type(error)(f"{what}: {error.summary}", expected=error.expected, got=error.got, hint=error.hint) from None
+        summary = f"step {place}, {step.op.name}: {error.summary}"
+        raise type(error)(summary, expected=error.expected, got=error.got, hint=error.hint) from None
     except TypeError as error:
         if "positional argument" not in str(error):
             raise
-        raise ArgumentError(f"{what}: wrong number of operands", got=f"{len(operands)} operands") from None
+        summary = f"step {place}, {step.op.name}: wrong number of operands"
+        raise ArgumentError(summary, got=f"{len(operands)} operands") from None
 
 
 def _sum(before: Node | None, term: Node | None) -> Node | None:

@@ -1,17 +1,18 @@
-"""Functions inline: what a model file had under one name becomes the ops that it is made of."""
+"""Inlining: what a model file had under one name, or a backend in one group, becomes the ops that it is made of."""
 
 from __future__ import annotations
 
 from minigraph.ir.leaves import Item, item
 from minigraph.ir.node import Node
 from minigraph.ir.types import TupleType
+from minigraph.ops.group import Group
 from minigraph.ops.region import Function, inline, inlined_results
 from minigraph.ops.shape import After
 from minigraph.passes.driver import Rewriting, at
 from minigraph.passes.surroundings import Surroundings
 
 
-@at(Function)
+@at(Function, Group)
 def inline_function(node: Node) -> Node | None:
     """function(x) = its steps one by one.
 
@@ -35,7 +36,7 @@ def item_of_function(node: Node, around: Surroundings) -> Node | None:
     return y=%2
     """
     source = node.inputs[0]
-    if not isinstance(source.op, Function):
+    if not isinstance(source.op, (Function, Group)):
         return None
     if source not in around.apart:
         around.apart[source] = inlined_results(source)
@@ -56,7 +57,7 @@ def after_function(node: Node) -> Node | None:
     return y=%3
     """
     x, function = node.inputs
-    if not isinstance(function.op, Function) or not isinstance(function.type, TupleType):
+    if not isinstance(function.op, (Function, Group)) or not isinstance(function.type, TupleType):
         return None
     for i in range(len(function.type.items)):
         x = Node(After(), (x, item(function, i)))

@@ -26,6 +26,7 @@ from minigraph.passes.group import Group
 from minigraph.passes.trace import Trace
 from minigraph.runtime import debug
 from minigraph.runtime.interpreter import constant_evaluator, explain_non_finite
+from minigraph.runtime.machine import measured
 from minigraph.runtime.plan import Plan, PlanStep, make_plan
 from minigraph.runtime.profile import Profile, measure
 from minigraph.runtime.state import State, as_array
@@ -215,7 +216,8 @@ class Program:
                 with self.backend.running():
                     steps = prepared.plan.steps
                     kernels = [bound.code.step(i) for i in range(len(steps))]
-                    return measure([step.node for step in steps], kernels, refill, repeats)
+                    limits = measured(getattr(self.backend, "threads", None))
+                    return measure([step.node for step in steps], kernels, refill, repeats, limits)
             finally:
                 for array, before in zip(bound.variables, kept, strict=True):
                     np.copyto(array, before)

@@ -53,6 +53,10 @@ class State(MutableMapping[str, Array]):
     def __getitem__(self, name: str) -> Array:
         return self._arrays[name]
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the array of a variable, or `default`."""
+        return self._arrays.get(name, default)
+
     def __setitem__(self, name: str, value: Any) -> None:
         old = self._arrays.get(name)
         if old is None:

@@ -15,17 +15,19 @@ from typing import Any
 import numpy as np
 
 from minigraph import ops
-from minigraph.ir import Node, Op
+from minigraph.ir import Node, Op, TensorType
+from minigraph.ir.leaves import Item
 from minigraph.ops.activations import Sigmoid, Silu, Softplus, Tanh
 from minigraph.ops.conv import Conv2D, Conv2DKernelAdjoint, Conv2DTranspose
 from minigraph.ops.elementwise import Add, Greater, Less, Mul, Neg, Sub, Where
 from minigraph.ops.fused import Fused
+from minigraph.ops.group import group
 from minigraph.ops.indexing import GatherAdjoint, SliceAdjoint
 from minigraph.ops.linalg import MatMul
-from minigraph.ops.norm import BatchNorm
+from minigraph.ops.norm import BatchNorm, Moments
 from minigraph.ops.pool import AvgPool2DAdjoint, MaxPool2DAdjoint, MaxPool2DSelect
 from minigraph.ops.real import Sin
-from minigraph.ops.region import Step, inline
+from minigraph.ops.region import Step, inline, steps_of
 from minigraph.ops.shape import After, Cast
 
 Rng = np.random.Generator
@@ -748,6 +750,27 @@ def _fused(rng: Rng) -> Case:
     if not region.steps:  # a batch norm of a scalar was left out
         region.step(Neg(), region.full[-1])
     return region.case(f"shape={shape}")
+
+
+@case_of("group")
+def _group(rng: Rng) -> Case:
+    """A region of which some steps are results as well, and sums over the rows of the last; or a pair of moments."""
+    region, sums, extra = _fused(rng), coin(rng), int(rng.integers(0, 3))
+
+    def build(*xs: Node) -> list[Node]:
+        steps = steps_of(region.function(*xs))  # type: ignore[arg-type]
+        results = [*steps[-1:], *steps[:-1][:extra]]
+        if sums and steps[-1].rank > 1:
+            last = steps[-1]
+            pair = Node(Moments(tuple(range(last.rank - 1))), (last,))
+            steps += [pair, Node(Item(0), (pair,)), Node(Item(1), (pair,))]
+            results += steps[-2:]
+        made = group(steps, [r for r in results if r.dtype == xs[0].dtype])
+        if isinstance(made.type, TensorType):
+            return [made]
+        return [Node(Item(i), (made,)) for i in range(len(made.type.items))]
+
+    return Case(build, region.arrays, f"{region.note}, sums={sums}, {extra} more")
 
 
 @case_of("function")

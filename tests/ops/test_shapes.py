@@ -34,6 +34,7 @@ from minigraph.ops.activations import Relu
 from minigraph.ops.conv import Conv2D, Conv2DKernelAdjoint, Conv2DTranspose
 from minigraph.ops.elementwise import Add, Neg
 from minigraph.ops.fused import Fused
+from minigraph.ops.group import Group, group
 from minigraph.ops.indexing import Gather, GatherAdjoint, OneHot, Pad, Slice, SliceAdjoint
 from minigraph.ops.linalg import MatMul
 from minigraph.ops.loss import SoftmaxCrossEntropy
@@ -282,6 +283,12 @@ REFUSED: list[tuple[str, Callable[[], object], type[MinigraphError], str, str, s
     ("fused", lambda: Step(Relu(), (-1,)), ArgumentError, "inputs of a step", "numbers ≥ 0", "(-1,)"),
     ("fused", lambda: Step(Relu(), (True,)), ArgumentError, "inputs of a step", "numbers ≥ 0", "(True,)"),
     ("fused", lambda: Step(Relu(), [0]), ArgumentError, "inputs of a", "numbers", "[0]"),  # type: ignore[arg-type]
+    ("group", lambda: Node(Group((), (0,)), (v(3),)), ShapeError, "needs steps", "step(", "()"),
+    ("group", lambda: Group(body((Neg(), 0))), ArgumentError, "bad results", "one at least", "()"),
+    ("group", lambda: Group(body((Neg(), 0)), (-1,)), ArgumentError, "bad results", "≥ 0", "(-1,)"),
+    ("group", lambda: Node(Group(body((Neg(), 0)), (2,)), (v(3),)), ArgumentError, "result of nothing", "below 2", "(2,)"),
+    ("group", lambda: Node(Group(body((Neg(), 0), (Add(), 0, 1)), (2,)), (v(3), v(4))),
+     ShapeError, "step 1, add", "", "[4]"),
     ("function", lambda: Node(Function((), "F"), (v(3),)), ShapeError, "needs steps", "step(", "()"),
     ("function", lambda: Node(Function([], "F"), (v(3),)), ShapeError, "needs steps", "step(", "[]"),  # type: ignore[arg-type]
     ("function", lambda: ops.function("F", [x := v(3)], [x]), ShapeError, "needs steps", "step(", "()"),
@@ -396,7 +403,7 @@ def test_a_wrong_number_of_operands(op: str) -> None:
     with pytest.raises((ArgumentError, ShapeError)) as caught:
         Node(node.op, ())
     assert f"{op}:" in caught.value.summary
-    if op not in ("concat", "function"):  # the first takes any number; the other may leave operands unread
+    if op not in ("concat", "function", "group"):  # the first takes any number; the others may leave operands unread
         with pytest.raises((ArgumentError, ShapeError)) as caught:
             Node(node.op, [*node.inputs, *node.inputs, *node.inputs, *node.inputs])
         assert f"{op}:" in caught.value.summary
@@ -537,6 +544,7 @@ SYMBOLIC: dict[str, Build] = {
     "fused": lambda n: Node(
         fused((Conv2D(), 0, 1), (Add(), 3, 2), (Neg(), 4)), (_x(n, 6, 6, 2), v(3, 3, 2, 4), _x(n, 1, 1, 4))
     ),
+    "group": lambda n: group([y := -_x(n, 3), z := y * v(3)], [z]),
     "function": lambda n: ops.function(
         "F", operands := [_x(n, 3), v(3)], [ops.broadcast_to(ops.mean(operands[0] * operands[1], 0), (n, 3))]
     )[0],
@@ -703,7 +711,7 @@ def test_every_public_function_is_documented_with_an_example(name: str) -> None:
 
 def test_every_op_has_a_kernel_but_those_that_programs_never_hold() -> None:
     leaves = {"input", "variable", "constant"}
-    assert OPS.keys() - leaves - {cls.name for cls in KERNELS} == {"dropout", "function"}
+    assert OPS.keys() - leaves - {cls.name for cls in KERNELS} == {"dropout", "function", "group"}
     assert all(OPS[cls.name] is cls for cls in KERNELS)
 
 

@@ -81,7 +81,7 @@ def test_no_kernel_allocates_an_array():
     large = {}
     with np.errstate(), program.backend.running(), traced():
         size = np.setbufsize(16)  # what is left are iterators, views and Python objects
-        for step, kernel in zip(program.plan.steps, bound.kernels, strict=True):
+        for step, kernel in zip(program.plan.steps, bound.code.kernels, strict=True):
             kernel()
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]
@@ -110,23 +110,19 @@ PROGRAMS = {
 
 @pytest.mark.parametrize(("make", "mode", "n", "checked"), PROGRAMS.values(), ids=list(PROGRAMS))
 def test_the_plan_says_what_a_program_takes(make, mode, n, checked):
-    """Arena + constants + what is set aside for the commit + flags of the check: all of it known before the run."""
+    """Arena, what is set aside for the commit, flags of the check: all known before; kernels keep next to nothing."""
     model = make()
     graph = model._training_graph(model.training) if mode == "training" else model.lower(mode)
     program = mg.compile(graph, check_finite=checked)
     prepared, state = program.prepare(N=n), model.state
-
-    def allocate() -> object:
-        prepared.arena = prepared.backend.allocate(prepared.plan.peak)
-        return prepared.bind(state)
-
-    _, measured, bound = taken_by(allocate)
+    _, measured, bound = taken_by(lambda: prepared.bind(state))
     aside = sum(copy.nbytes for copy, _ in bound._aside)
     flags = sum(f.nbytes for _, f in bound._checked or ())
     print(f"plan {prepared.plan.peak:,} measured {measured:,} set aside {aside:,} flags {flags:,}")
-    assert 0 <= measured - prepared.plan.peak - aside - flags <= 1024  # alignment and scalars' headers
-    if not checked and not flags:
-        assert measured <= 1.05 * prepared.plan.peak + 1024
+    # The arena may be mapped from the system, where no count of allocations sees it.
+    assert prepared.arena.nbytes == prepared.plan.peak
+    # Kernels keep rows of zeros and the like, which they would otherwise make at each call.
+    assert 0 <= measured - aside - flags <= 0.05 * prepared.plan.peak + 1024
 
 
 def test_flags_are_allocated_only_where_finiteness_is_checked():

@@ -278,16 +278,16 @@ def test_an_interrupt_inside_a_step_leaves_all_or_nothing():
     program(model.state, **batch)
     before = model.state.copy()
     bound = program.prepare(N=8).bind(model.state)
-    kernels = list(bound.kernels)
+    kernels = list(bound.code.kernels)
 
     def fail():
         raise KeyboardInterrupt
 
     for i in range(len(kernels)):
-        bound.kernels[i] = fail
+        bound.code.kernels[i] = fail
         with pytest.raises(KeyboardInterrupt):
             program(model.state, **batch)
-        bound.kernels[i] = kernels[i]
+        bound.code.kernels[i] = kernels[i]
         assert same_bits(before, model.state) == []
     program(model.state, **batch)
     twin = dense_model()

@@ -7,56 +7,38 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from operator import length_hint
 from typing import Any
 
 import numpy as np
 
 from minigraph.backends.base import Bound, Code, Kernel, Needs
+from minigraph.backends.memory import allocate
 from minigraph.backends.numpy import conv, elementwise, fused, linalg, movement, pool, reduction, threads  # noqa: F401
 from minigraph.backends.numpy.registry import KERNELS, Array, Call, Entry, kernel
-from minigraph.errors import GraphError
+from minigraph.backends.numpy.source import StraightLine
+from minigraph.errors import ArgumentError, GraphError
 from minigraph.ir.graph import Graph
 from minigraph.ir.node import Node
 from minigraph.ops.window import NHWC
 
 
-class Kernels:
-    """The code of a plan: its kernels in order."""
-
-    source = ""
-
-    def __init__(self, kernels: Sequence[Kernel]) -> None:
-        self.kernels = kernels
-        self._remaining: Iterator[Kernel] = iter(())
-
-    def __call__(self) -> None:
-        """Call all kernels."""
-        self._remaining = iter(self.kernels)
-        for run in self._remaining:
-            run()
-
-    def step(self, index: int) -> Kernel:
-        """Return one kernel."""
-        return self.kernels[index]
-
-    def failed(self, error: BaseException) -> int:
-        """Return which kernel was the last to be called."""
-        return len(self.kernels) - length_hint(self._remaining) - 1
-
-
 class NumpyBackend:
     """Kernels on NumPy arrays, on `threads` workers (all processors by default).
 
-    The number of threads decides the order of some sums, so results agree bit for bit only for equal numbers.
+    precision: "fast" computes large 3×3 convolutions of float32 with fewer operations and about ten times the rounding
+    error (Winograd's algorithm, see `winograd`); "exact" computes each as plain sums. The number of processors decides
+    the order of some sums, so results agree bit for bit only between machines with equally many.
     """
 
     name = "numpy"
     generates = False
 
-    def __init__(self, threads_: int | None = None) -> None:
+    def __init__(self, threads_: int | None = None, precision: str = "fast") -> None:
+        if precision not in ("fast", "exact"):
+            raise ArgumentError("bad precision", expected='"fast" or "exact"', got=repr(precision))
         limit = threads.available() if threads.can_limit_blas() else 1
         self.threads = min(threads_ or limit, limit)
+        self.precision = precision
 
     def _entry(self, node: Node) -> Entry:
         entry = KERNELS.get(type(node.op))
@@ -84,8 +66,9 @@ class NumpyBackend:
         return False
 
     def bind(self, steps: Sequence[Bound], arena: Array) -> Code:
-        """Return the steps' kernels, to be called one after the other."""
-        return Kernels([self.kernel(s.node, s.inputs, s.output, s.workspace) for s in steps])
+        """Return the calls of the steps' kernels, written out as one function."""
+        kernels = [self.kernel(s.node, s.inputs, s.output, s.workspace) for s in steps]
+        return StraightLine([s.node for s in steps], kernels)
 
     def needs(self, node: Node) -> Needs:
         """Return what the node's kernel asks of the planner."""
@@ -96,13 +79,12 @@ class NumpyBackend:
 
     def kernel(self, node: Node, inputs: Sequence[Array], output: Any, workspace: Array) -> Kernel:
         """Return the node's kernel bound to these arrays."""
-        return self._entry(node).make(Call(node.op, tuple(inputs), output, workspace, self.threads))
+        exact = self.precision == "exact"
+        return self._entry(node).make(Call(node.op, tuple(inputs), output, workspace, self.threads, exact))
 
     def allocate(self, nbytes: int) -> Array:
         """Return zeroed bytes, aligned to 64."""
-        memory = np.zeros(nbytes + 64, np.uint8)
-        start = -memory.ctypes.data % 64
-        return memory[start : start + nbytes]
+        return allocate(nbytes)
 
     def view(self, memory: Array, offset: int, shape: tuple[int, ...], dtype: str) -> Array:
         """Return an array that lies in `memory` at a byte offset."""
@@ -115,8 +97,8 @@ class NumpyBackend:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Run kernels inside: BLAS has one thread, and NumPy's warnings are off (programs check their results)."""
-        with threads.single_threaded_blas(), np.errstate(all="ignore"):
+        """Run kernels inside: BLAS has one thread, and NumPy's settings are the kernels'."""
+        with threads.single_threaded_blas(), threads.numpy_settings():
             yield
 
 

@@ -1,7 +1,8 @@
 """The kernel of fused regions: the anchor, if there is one, then all other steps on one block after the other.
 
 A block is small enough to stay in the cache from the first step to the last. Each step's own kernel is bound to the
-block's arrays, so no arithmetic is written here. Blocks are shared among the workers.
+block's arrays, so no arithmetic is written here. Blocks are shared among the workers. Pixels of few channels are seen
+as wide rows of several pixels, and vectors over the channels are repeated to that width, once a call.
 """
 
 from __future__ import annotations
@@ -9,15 +10,28 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from minigraph.backends.numpy import threads
-from minigraph.backends.numpy.registry import KERNELS, Array, Call, Entry, Kernel, align, nbytes_of, shape_of
+from minigraph.backends.numpy.elementwise import widen
+from minigraph.backends.numpy.reduction import scale_and_shift
+from minigraph.backends.numpy.registry import (
+    KERNELS,
+    Array,
+    Call,
+    Entry,
+    Kernel,
+    Scratch,
+    Steps,
+    align,
+    nbytes_of,
+    shape_of,
+)
 from minigraph.ir.leaves import Input
 from minigraph.ir.node import Node
-from minigraph.ir.op import Op
 from minigraph.ir.origin import Origin
 from minigraph.ir.types import DTYPES, TensorType
 from minigraph.ops.fused import ANCHORS, Fused
@@ -25,9 +39,7 @@ from minigraph.ops.norm import BatchNorm
 from minigraph.ops.region import steps_of
 
 # A block of each array that a step reads or writes should fit into the level-2 cache together with the others.
-BLOCK_BYTES = 1 << 17
-# Below this many bytes of result, waking a worker costs more than it spares.
-PARALLEL_BYTES = 1 << 19
+BLOCK_BYTES = 1 << 19
 
 Shape = tuple[int, ...]
 
@@ -36,15 +48,21 @@ Shape = tuple[int, ...]
 class _Cut:
     """How a region is cut into blocks of rows: over its first axis, or over all its pixels, the last axis whole.
 
-    Workers share whole `ranges` of rows. How many there are depends on the machine alone, so that the planner, who does
-    not know a backend's number of threads, counts the same blocks.
+    A row is `repeats` pixels side by side. Workers share whole `ranges` of rows. How many there are depends on the
+    machine alone, so that the planner, who does not know a backend's number of threads, counts the same blocks.
     """
 
     shape: Shape
     over_pixels: bool
+    repeats: int
     rows: int
     block: int
     ranges: tuple[tuple[int, int], ...]
+
+    @property
+    def width(self) -> int:
+        """The elements of a row of pixels."""
+        return self.repeats * self.shape[-1] if self.shape else 1
 
     def blocks(self, start: int, end: int) -> list[tuple[int, int]]:
         """Return a range of rows as blocks."""
@@ -61,12 +79,16 @@ class _Cut:
         return ends - {0}
 
     def view(self, array: Array) -> Array:
-        """Return an operand, or the result, as it is cut."""
+        """Return an operand, or the result, as it is cut; a vector over the channels is one already repeated."""
         if not self.over_pixels:
             return array
         if array.size == 1:
             return array.reshape(())
-        return array.reshape(-1) if array.size == self.shape[-1] else array.reshape(-1, self.shape[-1])
+        return array.reshape(-1, self.width) if array.size == math.prod(self.shape) else array.reshape(-1)
+
+    def is_vector(self, shape: Shape) -> bool:
+        """Tell whether an operand is a vector over the channels, to be repeated."""
+        return self.repeats > 1 and math.prod(shape) == self.shape[-1]
 
     def rows_of(self, viewed: Array, first: int, last: int) -> Array:
         """Return some rows of a viewed operand; what is repeated along them is taken whole."""
@@ -83,12 +105,13 @@ def _cut(operands: Sequence[Shape], steps: Sequence[Node], workers: int) -> _Cut
         return operand == shape or size == 1 or (size == last and operand[-1] == last)
 
     over_pixels = len(shape) > 1 and last > 1 and math.prod(shape) > last and all(map(along_last, operands))
-    rows = math.prod(shape[:-1]) if over_pixels else (shape[0] if shape else 1)
+    repeats = (widen(shape, last) or (0, 1))[1] if over_pixels else 1
+    rows = math.prod(shape[:-1]) // repeats if over_pixels else (shape[0] if shape else 1)
     widest = max(DTYPES[step.dtype] for step in steps)
     row_bytes = max(1, math.prod(shape) // max(rows, 1) * widest)
-    ranges = threads.ranges(rows, workers if math.prod(shape) * widest >= PARALLEL_BYTES else 1)
+    ranges = threads.ranges(rows, workers if math.prod(shape) * widest >= threads.PARALLEL_BYTES else 1)
     block = max(1, min(max(end - start for start, end in ranges), BLOCK_BYTES // row_bytes))
-    return _Cut(shape, over_pixels, rows, block, tuple(ranges))
+    return _Cut(shape, over_pixels, repeats, rows, block, tuple(ranges))
 
 
 class _Region:
@@ -101,8 +124,9 @@ class _Region:
         self.anchored = isinstance(self.steps[0].op, ANCHORS)
         # What the blocked steps read: operands, and the anchor's result behind them.
         self.read = {j for step in op.body[self.anchored :] for j in step.inputs if j < self.operands + self.anchored}
-        operands = [shape_of(types[j]) for j in sorted(self.read) if j < self.operands]
-        self.cut = _cut(operands, self.steps, workers)
+        self.shapes = [shape_of(type) for type in types]
+        self.widest = max((step.dtype for step in self.steps), key=lambda dtype: DTYPES[dtype])
+        self.cut = _cut([self.shapes[j] for j in sorted(self.read) if j < self.operands], self.steps, workers)
         self.slots, self.slot_count = self._assign()
         block_elements = math.prod(self.cut.shape) // max(self.cut.rows, 1) * self.cut.block
         self.slot_bytes = align(block_elements * max(DTYPES[step.dtype] for step in self.steps))
@@ -140,6 +164,19 @@ class _Region:
         return self.steps[0].type == last.type and all(p in _overwritable(last) for p in places)
 
     @functools.cached_property
+    def vectors(self) -> list[int]:
+        """The operands that are repeated: vectors over the channels, but for those that only batch norms read."""
+        steps = [step for step in self.op.body[self.anchored :] if not isinstance(step.op, BatchNorm)]
+        read = dict.fromkeys(j for step in steps for j in step.inputs if j < self.operands)
+        return [j for j in read if self.cut.is_vector(self.shapes[j])]
+
+    @functools.cached_property
+    def vector_bytes(self) -> int:
+        """The memory of repeated vectors, and of each batch norm's scale and shift."""
+        norms = sum(isinstance(step.op, BatchNorm) for step in self.steps)
+        return (len(self.vectors) + 2 * norms) * nbytes_of((self.cut.width,), self.widest)
+
+    @functools.cached_property
     def own_bytes(self) -> int:
         """The memory of the anchor's result, where that has a place of its own."""
         own = self.anchored and not self.anchor_in_output
@@ -158,14 +195,15 @@ class _Region:
 
     def _block_workspace(self, step: Node, rows: int) -> int:
         entry = KERNELS[type(step.op)]
-        if entry.workspace is None:
+        if entry.workspace is None or isinstance(step.op, BatchNorm):
             return 0
         inputs = _operands([self._block_type(operand, rows) for operand in step.inputs])
-        return align(entry.workspace(Node(_on_views(step.op), inputs, origin=_NOWHERE)))
+        return align(entry.workspace(Node(step.op, inputs, origin=_NOWHERE)))
 
     def _block_type(self, node: Node, rows: int) -> TensorType:
         """Return the type of an operand of a step as a block of so many rows sees it."""
-        view = self.cut.rows_of(self.cut.view(np.broadcast_to(np.int8(0), shape_of(node.type))), 0, rows)
+        shape = (self.cut.width,) if self.cut.is_vector(shape_of(node.type)) else shape_of(node.type)
+        view = self.cut.rows_of(self.cut.view(np.broadcast_to(np.int8(0), shape)), 0, rows)
         return TensorType(view.shape, node.dtype)
 
 
@@ -196,14 +234,11 @@ def _overwritable(step: Node) -> tuple[int, ...]:
     return tuple(p for p in KERNELS[type(step.op)].overwritable(step) if step.inputs[p].shape == step.shape)
 
 
-def _on_views(op: Op) -> Op:
-    """Return a step's op as it is on views, which have fewer axes: a batch norm runs along the last one."""
-    return replace(op, axis=-1) if isinstance(op, BatchNorm) else op
-
-
 def _fused_workspace(node: Node) -> int:
     region = _of_node(node)
-    return region.own_bytes + max(region.anchor_bytes, len(region.cut.ranges) * align(region.worker_bytes))
+    return region.own_bytes + max(
+        region.anchor_bytes, region.vector_bytes + len(region.cut.ranges) * align(region.worker_bytes)
+    )
 
 
 def _fused_inplace(node: Node) -> tuple[int, ...]:
@@ -220,27 +255,39 @@ def _fused(call: Call) -> Kernel:
     types = tuple(TensorType(a.shape, str(a.dtype)) for a in call.inputs)
     region = _region(call.op, types, threads.available())
     values: list[Array] = list(call.inputs)
-    anchor = _anchor(call, region) if region.anchored else None
-    if anchor is not None:
-        values.append(anchor[1])
-    share, rest = align(region.worker_bytes), call.workspace[region.own_bytes :]
-    calls = [
-        _blocks(region, values, call.output, rest[r * share : (r + 1) * share], *rows)
+    calls: list[Kernel] = []
+    if region.anchored:
+        run, result = _anchor(call, region)
+        calls.append(run)
+        values.append(result)
+    prepared, norms = _vectors(call, region, values)
+    share, rest = align(region.worker_bytes), call.workspace[region.own_bytes + region.vector_bytes :]
+    ranges = [
+        _blocks(region, values, norms, call.output, rest[r * share : (r + 1) * share], *rows)
         for r, rows in enumerate(region.cut.ranges)
     ]
-    parts = threads.ranges(len(calls), call.threads)
+    return Steps([*calls, *prepared, threads.spread(ranges, call.threads)])
 
-    def run_part(worker: int) -> None:
-        for kernels in calls[slice(*parts[worker])]:
-            for kernel in kernels:
-                kernel()
 
-    def run() -> None:
-        if anchor is not None:
-            anchor[0]()
-        threads.each(len(parts), run_part)
-
-    return run
+def _vectors(call: Call, region: _Region, values: list[Array]) -> tuple[list[Kernel], dict[int, tuple[Array, Array]]]:
+    """Put repeated vectors in the place of vectors; return the calls that fill them, and each batch norm's s and t."""
+    calls: list[Kernel] = []
+    memory, repeats = call.workspace[region.own_bytes :], region.cut.repeats
+    norms: dict[int, tuple[Array, Array]] = {}
+    for i in region.blocked:
+        op = region.steps[i].op
+        if isinstance(op, BatchNorm):
+            operands = [values[j] for j in region.op.body[i].inputs[1:]]
+            scratch = Scratch(memory, operands[0].dtype)
+            scale, shift, prepared = scale_and_shift(op, operands, repeats, scratch)
+            norms[i], memory = (scale, shift), scratch.memory
+            calls += prepared
+    for j in region.vectors:
+        scratch = Scratch(memory, values[j].dtype)
+        tiles, memory = scratch.array(repeats, region.cut.shape[-1]), scratch.memory
+        calls.append(partial(np.copyto, tiles, values[j].reshape(-1)))
+        values[j] = tiles.reshape(-1)
+    return calls, norms
 
 
 def _anchor(call: Call, region: _Region) -> tuple[Kernel, Array]:
@@ -252,11 +299,17 @@ def _anchor(call: Call, region: _Region) -> tuple[Kernel, Array]:
         target = call.workspace[:nbytes].view(step.dtype).reshape(region.cut.shape)
     inputs = tuple(call.inputs[j] for j in region.op.body[0].inputs)
     scratch = call.workspace[own : own + region.anchor_bytes]
-    return KERNELS[type(step.op)].make(Call(step.op, inputs, target, scratch, call.threads)), target
+    return KERNELS[type(step.op)].make(Call(step.op, inputs, target, scratch, call.threads, call.exact)), target
 
 
 def _blocks(
-    region: _Region, values: Sequence[Array], output: Array, memory: Array, start: int, end: int
+    region: _Region,
+    values: Sequence[Array],
+    norms: dict[int, tuple[Array, Array]],
+    output: Array,
+    memory: Array,
+    start: int,
+    end: int,
 ) -> list[Kernel]:
     """Return the kernels of a range of rows, block after block."""
     cut = region.cut
@@ -270,8 +323,14 @@ def _blocks(
         for i in region.blocked:
             out = target if i == len(region.steps) - 1 else _buffer(region, memory, i, target.shape)
             inputs = tuple(parts[j] for j in region.op.body[i].inputs)
-            op = _on_views(region.steps[i].op)
-            kernels.append(KERNELS[type(op)].make(Call(op, inputs, out, rest, 1)))
+            if i in norms:
+                kernels += [
+                    partial(np.multiply, inputs[0], norms[i][0], out=out),
+                    partial(np.add, out, norms[i][1], out=out),
+                ]
+            else:
+                op = region.steps[i].op
+                kernels.append(KERNELS[type(op)].make(Call(op, inputs, out, rest, 1)))
             parts.append(out)
     return kernels
 

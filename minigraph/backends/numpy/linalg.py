@@ -17,8 +17,6 @@ def _matmul(call: Call) -> Kernel:
     left = x.swapaxes(-1, -2) if call.op.transpose_x else x
     right = y.swapaxes(-1, -2) if call.op.transpose_y else y
     out = call.output
-    flops = 2 * out.size * left.shape[-1]
-    if call.threads > 1 and flops > 2 * threads.PARALLEL_FLOPS and out.ndim == 2 and len(out) >= call.threads:
-        pieces = [(left[a:b], out[a:b]) for a, b in threads.ranges(len(out), call.threads)]
-        return lambda: threads.each(len(pieces), lambda i: np.matmul(pieces[i][0], right, out=pieces[i][1]))
-    return partial(np.matmul, left, right, out=out)
+    if out.ndim != 2:
+        return partial(np.matmul, left, right, out=out)
+    return threads.product(left, right, out, call.threads)

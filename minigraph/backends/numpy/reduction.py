@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from minigraph.backends.numpy.elementwise import widen
-from minigraph.backends.numpy.registry import Array, Call, Kernel, kernel, nbytes_of, shape_of
+from minigraph.backends.numpy import threads
+from minigraph.backends.numpy.elementwise import WIDE, widen
+from minigraph.backends.numpy.registry import Array, Call, Kernel, Scratch, Steps, kernel, nbytes_of, shape_of
 from minigraph.ir.node import Node
 from minigraph.ops import loss, reduction
 from minigraph.ops.norm import BatchNorm, Moments
 
-# Rows of a wide view that are reduced together: about the size of a level-1 cache.
-CHUNK_BYTES = 1 << 15
+# Rows of a wide view that are reduced together: they stay in the level-2 cache.
+CHUNK_BYTES = 1 << 18
 
 
 def _over_leading_axes(axes: tuple[int, ...], rank: int) -> bool:
@@ -26,27 +28,44 @@ def _channels(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
     return math.prod(shape[len(axes) :])
 
 
+def _between(shape: tuple[int, ...], axes: tuple[int, ...], dtype: str) -> tuple[int, int, int] | None:
+    """Return (before, pixels, channels) of a sum of floats over pixels that lie between, in short rows."""
+    if not axes or axes[0] == 0 or axes != tuple(range(axes[0], len(shape) - 1)) or dtype not in ("float32", "float64"):
+        return None
+    result = (math.prod(shape[: axes[0]]), math.prod(shape[a] for a in axes), shape[-1])
+    return result if math.prod(result) and result[2] <= WIDE else None
+
+
 def _sum_workspace(node: Node) -> int:
     assert isinstance(node.op, reduction.Reduction)
     shape, axes = shape_of(node.inputs[0].type), node.op.axes
+    between = _between(shape, axes, node.dtype)
+    if between:
+        return nbytes_of((between[1],), node.dtype)
     wide = widen(shape, _channels(shape, axes)) if _over_leading_axes(axes, len(shape)) else None
     return nbytes_of((wide[1] * _channels(shape, axes),), node.dtype) if wide else 0
 
 
 def _sum_into(call: Call, x: Array, axes: tuple[int, ...], out: Array) -> Kernel:
-    """Return the kernel of a sum; over leading axes in two stages, wide rows first."""
+    """Return the kernel of a sum: over pixels as a product with ones, over leading axes in two stages, else NumPy's."""
+    between = _between(x.shape, axes, str(x.dtype))
+    if between and x.flags.c_contiguous:  # NumPy's own sum runs over one pixel's channels at a time: 6 times as slow
+        n, pixels, channels = between
+        (ones,) = call.scratch((1, pixels))
+        product = partial(np.matmul, ones, x.reshape(between), out=out.reshape(n, 1, channels))
+        return Steps([partial(ones.fill, 1), product])
     if _over_leading_axes(axes, x.ndim):
         channels = _channels(x.shape, axes)
         wide = widen(x.shape, channels)
         if wide and x.flags.c_contiguous:
             (row,) = call.scratch((wide[1] * channels,))
-            source, narrow, result = x.reshape(wide[0], -1), row.reshape(wide[1], channels), out.reshape(channels)
-
-            def run() -> None:
-                np.add.reduce(source, axis=0, out=row)
-                np.add.reduce(narrow, axis=0, out=result)
-
-            return run
+            source, narrow = x.reshape(wide[0], -1), row.reshape(wide[1], channels)
+            return Steps(
+                [
+                    partial(np.add.reduce, source, axis=0, out=row),
+                    partial(np.add.reduce, narrow, axis=0, out=out.reshape(channels)),
+                ]
+            )
     return partial(np.add.reduce, x, axis=axes, out=out)
 
 
@@ -70,13 +89,7 @@ def _mean(call: Call) -> Kernel:
     count = math.prod(x.shape[a] for a in call.op.axes)
     if count == 0:
         return lambda: out.fill(np.nan)
-    divisor = x.dtype.type(count)
-
-    def run() -> None:
-        add()
-        np.divide(out, divisor, out=out)
-
-    return run
+    return Steps([add, partial(np.divide, out, x.dtype.type(count), out=out)])
 
 
 @kernel(reduction.Max)
@@ -193,7 +206,16 @@ def _moments_workspace(node: Node) -> int:
     if not _over_leading_axes(axes, len(shape)):
         return nbytes_of(shape, dtype) + nbytes_of(_kept(shape, axes), dtype)
     rows, length = _rows(shape, axes)  # type: ignore[misc]
-    return nbytes_of((_chunk_rows(rows, length, dtype), length), dtype) + 3 * nbytes_of((length,), dtype)
+    ranges = _shared_rows(rows, length, dtype)
+    step = _chunk_rows(ranges[0][1], length, dtype)
+    shapes = [(len(ranges), length), (length,), *[(step, length), (length,)] * len(ranges)]
+    return sum(nbytes_of(each, dtype) for each in shapes)
+
+
+def _shared_rows(rows: int, length: int, dtype: Any) -> list[tuple[int, int]]:
+    """Return the rows of each worker."""
+    nbytes = rows * length * np.dtype(dtype).itemsize
+    return threads.ranges(rows, threads.available() if nbytes >= threads.PARALLEL_BYTES else 1)
 
 
 def _chunk_rows(rows: int, length: int, dtype: Any) -> int:
@@ -225,65 +247,82 @@ def _moments(call: Call) -> Kernel:
 
 
 def _channel_moments(call: Call, x: Array, mean: Array, variance: Array, count: int) -> Kernel:
-    """Two passes over wide rows; the second in pieces that stay in the cache."""
+    """Two passes over wide rows, shared among workers; the second in pieces that stay in the cache."""
     rows, length = _rows(x.shape, call.op.axes)  # type: ignore[misc]
-    channels = mean.size
-    step = _chunk_rows(rows, length, x.dtype)
-    t, tile, row, part = call.scratch((step, length), (length,), (length,), (length,))
-    source = x.reshape(rows, length)
-    pieces = [(source[i : i + step], t[: min(step, rows - i)]) for i in range(0, rows, step)]
-    tiles, narrow = tile.reshape(-1, channels), row.reshape(-1, channels)
-    flat_mean, flat_variance, divisor = mean.reshape(-1), variance.reshape(-1), x.dtype.type(count)
+    channels, divisor = mean.size, x.dtype.type(count)
+    ranges = _shared_rows(rows, length, x.dtype)
+    step = _chunk_rows(ranges[0][1], length, x.dtype)
+    scratch = Scratch(call.workspace, x.dtype)
+    sums, tile = scratch.array(len(ranges), length), scratch.array(length)
+    narrow = sums.reshape(-1, channels)
+    first, second = [], []
+    for (start, end), total in zip(ranges, sums, strict=True):
+        first.append([partial(np.add.reduce, x.reshape(rows, length)[start:end], axis=0, out=total)])
+        squares, part = scratch.array(step, length), scratch.array(length)
+        calls: list[Kernel] = []
+        for piece in range(start, end, step):
+            own = x.reshape(rows, length)[piece : min(piece + step, end)]
+            t, target = squares[: len(own)], part if calls else total
+            calls += [
+                partial(np.subtract, own, tile, out=t),
+                partial(np.multiply, t, t, out=t),
+                partial(np.add.reduce, t, axis=0, out=target),
+            ]
+            if target is part:
+                calls.append(partial(np.add, total, part, out=total))
+        second.append(calls)
 
-    def run() -> None:
-        np.add.reduce(source, axis=0, out=row)
-        np.add.reduce(narrow, axis=0, out=flat_mean)
-        np.divide(flat_mean, divisor, out=flat_mean)
-        tiles[...] = flat_mean
-        row.fill(0)
-        for piece, squares in pieces:
-            np.subtract(piece, tile, out=squares)
-            np.multiply(squares, squares, out=squares)
-            np.add.reduce(squares, axis=0, out=part)
-            np.add(row, part, out=row)
-        np.add.reduce(narrow, axis=0, out=flat_variance)
-        np.divide(flat_variance, divisor, out=flat_variance)
+    def divided(result: Array) -> list[Kernel]:
+        flat = result.reshape(-1)
+        return [partial(np.add.reduce, narrow, axis=0, out=flat), partial(np.divide, flat, divisor, out=flat)]
 
-    return run
+    return Steps(
+        [
+            threads.spread(first, call.threads),
+            *divided(mean),
+            partial(np.copyto, tile.reshape(-1, channels), mean.reshape(-1)),
+            threads.spread(second, call.threads),
+            *divided(variance),
+        ]
+    )
+
+
+def scale_and_shift(
+    op: BatchNorm, operands: Sequence[Array], repeats: int, scratch: Scratch
+) -> tuple[Array, Array, list[Kernel]]:
+    """Return s = γ/√(variance + ε) and t = β − mean·s, each repeated, and the calls that compute them: y = x·s + t."""
+    gamma, beta, mean, variance = (operand.reshape(-1) for operand in operands)
+    scales, shifts = scratch.array(repeats, gamma.size), scratch.array(repeats, gamma.size)
+    scale, shift = scales[0], shifts[0]
+    calls: list[Kernel] = [
+        partial(np.add, variance, scale.dtype.type(op.epsilon), out=scale),
+        partial(np.sqrt, scale, out=scale),
+        partial(np.divide, gamma, scale, out=scale),
+        partial(np.multiply, mean, scale, out=shift),
+        partial(np.subtract, beta, shift, out=shift),
+    ]
+    if repeats > 1:
+        calls += [partial(np.copyto, scales[1:], scale), partial(np.copyto, shifts[1:], shift)]
+    return scales.reshape(-1), shifts.reshape(-1), calls
 
 
 def _batch_norm_workspace(node: Node) -> int:
-    shape, channels, dtype = shape_of(node.type), shape_of(node.inputs[1].type), node.dtype
-    wide = widen(shape, channels[0])
-    length = channels[0] * (wide[1] if wide else 1)
-    return 2 * nbytes_of(channels, dtype) + 2 * nbytes_of((length,), dtype)
+    shape, (channels,) = shape_of(node.type), shape_of(node.inputs[1].type)
+    wide = widen(shape, channels)
+    return 2 * nbytes_of(((wide[1] if wide else 1) * channels,), node.dtype)
 
 
 @kernel(BatchNorm, inplace=(0,), workspace=_batch_norm_workspace)
 def _batch_norm(call: Call) -> Kernel:
-    x, gamma, beta, mean, variance = call.inputs
-    out, epsilon = call.output, x.dtype.type(call.op.epsilon)
-    axis, channels = call.op.axis % x.ndim, gamma.size
+    x, *operands = call.inputs
+    out, channels = call.output, operands[0].size
+    axis = call.op.axis % x.ndim
     wide = widen(x.shape, channels) if axis == x.ndim - 1 and x.flags.c_contiguous else None
     rows, repeats = wide or (0, 1)
-    scale, shift, scales, shifts = call.scratch((channels,), (channels,), (repeats, channels), (repeats, channels))
+    scale, shift, calls = scale_and_shift(call.op, operands, repeats, Scratch(call.workspace, x.dtype))
     if wide:
-        source, result = x.reshape(rows, -1), out.reshape(rows, -1)
-        s, t = scales.reshape(-1), shifts.reshape(-1)
+        x, out = x.reshape(rows, -1), out.reshape(rows, -1)
     else:
         shape = _kept((channels,) * x.ndim, tuple(i for i in range(x.ndim) if i != axis))
-        source, result, s, t = x, out, scales.reshape(shape), shifts.reshape(shape)
-
-    def run() -> None:
-        # y = x·s + t with s = γ/√(variance + ε) and t = β − mean·s: two passes over the data.
-        np.add(variance, epsilon, out=scale)
-        np.sqrt(scale, out=scale)
-        np.divide(gamma, scale, out=scale)
-        np.multiply(mean, scale, out=shift)
-        np.subtract(beta, shift, out=shift)
-        scales[...] = scale
-        shifts[...] = shift
-        np.multiply(source, s, out=result)
-        np.add(result, t, out=result)
-
-    return run
+        scale, shift = scale.reshape(shape), shift.reshape(shape)
+    return Steps([*calls, partial(np.multiply, x, scale, out=out), partial(np.add, out, shift, out=out)])

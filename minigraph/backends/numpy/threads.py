@@ -11,18 +11,38 @@ import functools
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from minigraph.backends.numpy.registry import Array, Kernel, Steps
+
 # Waking a sleeping worker takes some 50 µs: below this many operations a kernel stays on the calling thread.
 PARALLEL_FLOPS = 4e6
+# And below this many bytes, where there is one operation for each element or so.
+PARALLEL_BYTES = 1 << 19
 
 
 def available() -> int:
     """Return the number of processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# Elements that NumPy converts, or repeats a row of, at once: wide rows need no buffer then.
+BUFFER = 1024
+
+
+@contextlib.contextmanager
+def numpy_settings() -> Iterator[None]:
+    """Run kernels inside: NumPy's warnings are off (programs check their results), and its buffers are small."""
+    with np.errstate(all="ignore"):
+        former = np.setbufsize(BUFFER)
+        try:
+            yield
+        finally:
+            np.setbufsize(former)
 
 
 class _Job:
@@ -32,20 +52,20 @@ class _Job:
         self.pieces = pieces
         self.body = body
         self.tickets = itertools.count()  # next() on it is atomic
-        self.done = threading.Semaphore(0)
+        self.finished = itertools.count(1)
+        self.done = threading.Lock()
+        self.done.acquire()
         self.errors: list[BaseException] = []
 
-    def take(self) -> int:
-        """Do pieces until none is left; return how many."""
-        number = 0
+    def take(self) -> None:
+        """Do pieces until none is left; whoever finishes the last one says so."""
         while (piece := next(self.tickets)) < self.pieces:
             try:
                 self.body(piece)
             except BaseException as error:  # carried to the caller, who raises it
                 self.errors.append(error)
-            number += 1
-            self.done.release()
-        return number
+            if next(self.finished) == self.pieces:
+                self.done.release()
 
 
 class Team:
@@ -53,25 +73,27 @@ class Team:
 
     def __init__(self, size: int) -> None:
         self._job: _Job | None = None
-        self._wake = [threading.Semaphore(0) for _ in range(size - 1)]
+        self._wake = [threading.Lock() for _ in range(size - 1)]  # held while there is nothing to do
         for number, wake in enumerate(self._wake, start=1):
+            wake.acquire()
             threading.Thread(target=self._work, args=(wake,), daemon=True, name=f"minigraph-{number}").start()
 
-    def _work(self, wake: threading.Semaphore) -> None:
-        while True:
-            wake.acquire()
-            job = self._job
-            if job is not None:
-                job.take()
+    def _work(self, wake: threading.Lock) -> None:
+        with numpy_settings():  # they are each thread's own
+            while True:
+                wake.acquire()
+                job = self._job
+                if job is not None:
+                    job.take()
 
     def run(self, pieces: int, body: Callable[[int], object]) -> None:
         """Run `body(i)` for each piece, on whatever thread is free, and wait for all; the first error is raised."""
         job = self._job = _Job(pieces, body)
         for wake in self._wake:
-            wake.release()
+            if wake.locked():  # else the worker has yet to wake for the job before, and will find this one
+                wake.release()
         job.take()
-        for _ in range(pieces):
-            job.done.acquire()
+        job.done.acquire()
         self._job = None
         if job.errors:
             raise job.errors[0]
@@ -108,6 +130,58 @@ def each(pieces: int, body: Callable[[int], object]) -> None:
     else:
         for index in range(pieces):
             body(index)
+
+
+def workers(flops: float) -> int:
+    """Return into how many shares work of so many operations is cut: the machine decides, not who runs it.
+
+    So memory plans and the order of sums do not depend on a backend's number of threads.
+    """
+    return available() if flops > PARALLEL_FLOPS else 1
+
+
+def spread(shares: Iterable[Sequence[Kernel]], threads: int) -> Kernel:
+    """Return the kernel that runs the calls of each share in order, the shares side by side on so many threads.
+
+    >>> done = []
+    >>> spread([[lambda: done.append(1)], [lambda: done.append(2)]], threads=1)()
+    >>> done
+    [1, 2]
+    """
+    filled = [share for share in shares if share]
+    parts = [Steps(itertools.chain(*filled[a:b])) for a, b in ranges(len(filled), threads)]
+    return parts[0] if len(parts) == 1 else Spread(parts)
+
+
+class Spread:
+    """The kernel that runs several at the same time."""
+
+    def __init__(self, parts: Sequence[Kernel]) -> None:
+        self.parts = parts
+
+    def __call__(self) -> None:
+        """Run them, and wait for all."""
+        side_by_side(*self.parts)
+
+
+def side_by_side(*parts: Kernel) -> None:
+    """Run each part on a worker of its own, and wait for all."""
+    each(len(parts), lambda part: parts[part]())
+
+
+# Workers share the columns of a product that has fewer rows than this for each of them.
+FEWEST_ROWS = 48
+
+
+def product(left: Array, right: Array, out: Array, threads: int) -> Kernel:
+    """Return the kernel out = left @ right of matrices: workers share the rows, or the columns where those are few."""
+    rows, columns = out.shape
+    number = workers(2 * out.size * left.shape[1])
+    if rows < FEWEST_ROWS * number and columns > rows:
+        parts = [(left, right[:, a:b], out[:, a:b]) for a, b in ranges(columns, number)]
+    else:
+        parts = [(left[a:b], right, out[a:b]) for a, b in ranges(rows, number)]
+    return spread(([partial(np.matmul, x, y, out=z)] for x, y, z in parts), threads)
 
 
 @functools.cache
