@@ -286,7 +286,7 @@ REFUSED: list[tuple[str, Callable[[], object], type[MinigraphError], str, str, s
     ("group", lambda: Node(Group((), (0,)), (v(3),)), ShapeError, "needs steps", "step(", "()"),
     ("group", lambda: Group(body((Neg(), 0))), ArgumentError, "bad results", "one at least", "()"),
     ("group", lambda: Group(body((Neg(), 0)), (-1,)), ArgumentError, "bad results", "≥ 0", "(-1,)"),
-    ("group", lambda: Node(Group(body((Neg(), 0)), (2,)), (v(3),)), ArgumentError, "result of nothing", "below 2", "(2,)"),
+    ("group", lambda: Node(Group(body((Neg(), 0)), (2,)), (v(3),)), ArgumentError, "of nothing", "below 2", "(2,)"),
     ("group", lambda: Node(Group(body((Neg(), 0), (Add(), 0, 1)), (2,)), (v(3), v(4))),
      ShapeError, "step 1, add", "", "[4]"),
     ("function", lambda: Node(Function((), "F"), (v(3),)), ShapeError, "needs steps", "step(", "()"),
