@@ -6,7 +6,7 @@ Adjoints are ordinary nodes, so gradients can be drawn, optimised, and different
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from minigraph.errors import GradientError
@@ -33,7 +33,7 @@ def gradients(output: Node, wrt: Sequence[Node], adjoint: Node | None = None) ->
     [<add : float32[3]>]
     """
     if adjoint is None:
-        adjoint = inheriting(partial(_gradient_origin, output), partial(_seed, output))
+        adjoint = inheriting(_gradient_origin(output), partial(_seed, output))
     elif adjoint.type != output.type:
         raise GradientError("the adjoint does not fit the output", expected=output.type, got=adjoint.type)
     order = topological([output])
@@ -41,7 +41,7 @@ def gradients(output: Node, wrt: Sequence[Node], adjoint: Node | None = None) ->
     sweep.terms[output].append(adjoint)
     for node in reversed(order):
         if node in sweep.active and (node in sweep.terms or node in sweep.items):
-            inheriting(partial(_gradient_origin, node), partial(sweep.propagate, node))
+            inheriting(_gradient_origin(node), partial(sweep.propagate, node))
     return [_result(sweep.found.get(node), node, output) for node in wrt]
 
 
@@ -98,9 +98,10 @@ def _active(order: Sequence[Node], wrt: Sequence[Node]) -> set[Node]:
     return active
 
 
-def _gradient_origin(node: Node) -> Origin:
+def _gradient_origin(node: Node) -> Callable[[], Origin]:
     origin = node.origin
-    return Origin(origin.file, origin.line, origin.scope, node.id, origin.history)
+    adjoint = Origin(origin.file, origin.line, origin.scope, node.id, origin.history)
+    return lambda: adjoint
 
 
 def _total(terms: list[Node], shape: Shape) -> Node:

@@ -24,17 +24,15 @@ def user_frame() -> tuple[str, int]:
     True
     """
     frame = sys._getframe(1)
-    while frame.f_back is not None and _is_ours(frame):
+    while frame.f_back is not None and (frame.f_code.co_filename.startswith(_PACKAGE) or _is_ours(frame)):
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
 
 
 def _is_ours(frame: FrameType) -> bool:
-    """Tell whether a frame runs this package's code; a dataclass's constructor has a module, but no file."""
+    """Tell whether a frame outside the package's files runs its code: a dataclass's constructor has no file."""
     module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-    if frame.f_code.co_filename == "<string>":
-        return module == "minigraph"
-    return frame.f_code.co_filename.startswith(_PACKAGE) or module in ("contextlib", "functools")
+    return module == "minigraph" if frame.f_code.co_filename == "<string>" else module in ("contextlib", "functools")
 
 
 class MinigraphError(Exception):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from types import MappingProxyType
 
 from minigraph.errors import GraphError
@@ -18,27 +20,23 @@ def topological(roots: Iterable[Node]) -> list[Node]:
 
     Depth first with an explicit stack: depth is no limit.
     """
-    order: list[Node] = []
-    done: set[Node] = set()
+    done: dict[Node, None] = {}
     entered: set[Node] = set()
-    for root in roots:
-        stack = [(root, 0)]
-        while stack:
-            node, next_input = stack.pop()
-            if node in done:
-                continue
-            if next_input == 0:
-                if node in entered:
-                    raise GraphError(f"{node.label} depends on itself", where=node.origin.where)
-                entered.add(node)
-            while next_input < len(node.inputs) and node.inputs[next_input] in done:
-                next_input += 1
-            if next_input < len(node.inputs):
-                stack += [(node, next_input + 1), (node.inputs[next_input], 0)]
-            else:
-                done.add(node)
-                order.append(node)
-    return order
+    stack = list(roots)[::-1]
+    while stack:
+        node = stack.pop()
+        if node in done:
+            continue
+        missing = [i for i in node.inputs if i not in done]
+        if not missing:
+            done[node] = None
+        elif node in entered:
+            raise GraphError(f"{node.label} depends on itself", where=node.origin.where)
+        else:
+            entered.add(node)
+            stack.append(node)
+            stack += missing[::-1]
+    return list(done)
 
 
 def execution_order(graph: Graph) -> list[Node]:
@@ -78,16 +76,16 @@ class Graph:
         self.inputs: tuple[Node, ...] = tuple(inputs or ())
         self.nodes: tuple[Node, ...] = self._sorted()
         listed = set(self.inputs)
-        extra = tuple(n for n in self.nodes if isinstance(n.op, Input) and n not in listed)
-        if extra:
-            self.inputs += extra
-            self.nodes = self._sorted()
+        found = tuple(n for n in self.nodes if isinstance(n.op, Input) and n not in listed)
+        if found:  # they go to the front, and nothing else moves: an input reads nothing
+            self.inputs += found
+            self.nodes = tuple(dict.fromkeys([*self.inputs, *self.nodes]))
         self._check_names()
 
     def _sorted(self) -> tuple[Node, ...]:
         """Return all nodes: inputs first, then operands before users."""
-        roots = [*self.inputs, *self.outputs.values()]
-        return tuple(topological([*roots, *(n for pair in self.updates.items() for n in pair)]))
+        updates = [node for pair in self.updates.items() for node in pair]
+        return tuple(topological([*self.inputs, *self.outputs.values(), *updates]))
 
     def _check_names(self) -> None:
         for name in self.outputs:
@@ -127,12 +125,10 @@ class Graph:
     @cached_property
     def uses(self) -> Mapping[Node, int]:
         """How often each node is read: as an operand, an output, or an update's value."""
-        count = dict.fromkeys(self.nodes, 0)
-        for node in self.nodes:
-            for operand in node.inputs:
-                count[operand] += 1
-        for root in (*self.outputs.values(), *self.updates.values()):
-            count[root] += 1
+        count = Counter(dict.fromkeys(self.nodes, 0))
+        count.update(chain.from_iterable([node.inputs for node in self.nodes]))
+        count.update(self.outputs.values())
+        count.update(self.updates.values())
         return MappingProxyType(count)
 
     @cached_property
@@ -164,15 +160,23 @@ class Graph:
         """Return the graph in which each node is what `make(node, new_inputs)` returns for it.
 
         The one loop under all passes: operands first, types inferred again, what nothing reaches is gone. Nodes are met
-        in the graph's order, or in another one that is given.
+        in the graph's order, or in another one that is given. Where every node stays, so does the graph.
         """
-        new: dict[Node, Node] = {}
+        new: dict[Node, Node] = {}  # only what is not the same
+        changed = new.keys()
         for node in self.nodes if order is None else order:
-            new[node] = make(node, tuple(new[i] for i in node.inputs))
+            inputs = node.inputs
+            if not changed.isdisjoint(inputs):
+                inputs = tuple([new.get(i, i) for i in inputs])
+            made = make(node, inputs)
+            if made is not node:
+                new[node] = made
+        if not new:
+            return self
         return Graph(
-            {name: new[node] for name, node in self.outputs.items()},
-            {new[target]: new[value] for target, value in self.updates.items()},
-            [new[node] for node in self.inputs],
+            {name: new.get(node, node) for name, node in self.outputs.items()},
+            {new.get(target, target): new.get(value, value) for target, value in self.updates.items()},
+            [new.get(node, node) for node in self.inputs],
         )
 
     def same_as(self, other: Graph) -> bool:

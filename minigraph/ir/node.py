@@ -30,8 +30,8 @@ def next_id() -> int:
 class Node:
     """One value of a graph: `op` applied to `inputs`.
 
-    `type` is inferred; `origin` says where the node comes from; `id` stays the same when a pass rebuilds the node
-    with other inputs, so that a picture can follow it.
+    `type` is inferred, unless whoever makes the node knows what will come out; `origin` says where the node comes from;
+    `id` stays the same when a pass rebuilds the node with other inputs, so that a picture can follow it.
     """
 
     __slots__ = ("__weakref__", "id", "inputs", "op", "origin", "type")
@@ -46,18 +46,19 @@ class Node:
     id: int
 
     def __init__(
-        self, op: Op, inputs: Iterable[Node] = (), *, origin: Origin | None = None, id: int | None = None
-    ) -> None:
+        self, op: Op, inputs: Iterable[Node] = (), *, origin: Origin | None = None, id: int | None = None,
+        type: Type | None = None,
+    ) -> None:  # fmt: skip
         set_ = object.__setattr__
         set_(self, "op", op)
         set_(self, "inputs", tuple(inputs))
         set_(self, "origin", origin if origin is not None else _origin.current())
         set_(self, "id", next(_ids) if id is None else id)
-        set_(self, "type", self._infer())
+        set_(self, "type", self._infer() if type is None else type)
 
     def _infer(self) -> Type:
         try:
-            return self.op.infer(*(i.type for i in self.inputs))
+            return self.op.infer(*[i.type for i in self.inputs])
         except MinigraphError as error:
             operands = "; ".join(f"{i.label}: {i.type} (from {i.origin.where or 'a file'})" for i in self.inputs)
             raise type(error)(
@@ -78,15 +79,25 @@ class Node:
         raise AttributeError(f"nodes are immutable: build a new node instead of setting {name!r}")
 
     def with_inputs(self, inputs: Iterable[Node], op: Op | None = None) -> Node:
-        """Return this node over other inputs: same id, same origin, type inferred again."""
-        return Node(op or self.op, inputs, origin=self.origin, id=self.id)
+        """Return this node over other inputs: same id, same origin, type inferred again if it could be another."""
+        inputs = tuple(inputs)
+        if op is not None and op is not self.op:
+            return Node(op, inputs, origin=self.origin, id=self.id)
+        if [i.type for i in inputs] == [i.type for i in self.inputs]:
+            return self._copy(inputs, self.origin)
+        return Node(self.op, inputs, origin=self.origin, id=self.id)
 
     def with_origin(self, origin: Origin) -> Node:
         """Return this node with another origin: same id, op, inputs and type."""
-        copy = object.__new__(Node)
-        for slot, value in (("op", self.op), ("inputs", self.inputs), ("type", self.type), ("id", self.id)):
-            object.__setattr__(copy, slot, value)
-        object.__setattr__(copy, "origin", origin)
+        return self._copy(self.inputs, origin)
+
+    def _copy(self, inputs: tuple[Node, ...], origin: Origin) -> Node:
+        copy, set_ = object.__new__(Node), object.__setattr__
+        set_(copy, "op", self.op)
+        set_(copy, "inputs", inputs)
+        set_(copy, "type", self.type)
+        set_(copy, "origin", origin)
+        set_(copy, "id", self.id)
         return copy
 
     @property
@@ -97,12 +108,12 @@ class Node:
     @property
     def shape(self) -> Shape:
         """The sizes of the axes, integers or symbols."""
-        return self.tensor_type.shape
+        return tensor(self.type, self.op.name).shape
 
     @property
     def dtype(self) -> str:
         """The name of the dtype."""
-        return self.tensor_type.dtype
+        return tensor(self.type, self.op.name).dtype
 
     @property
     def rank(self) -> int:
@@ -112,7 +123,8 @@ class Node:
     @property
     def label(self) -> str:
         """The name of an input or a variable, else the op's name."""
-        return str(getattr(self.op, "label", self.op.name))
+        op = self.op
+        return str(getattr(op, "label", op.name))
 
     def __repr__(self) -> str:
         return f"<{self.label} : {self.type}>"
@@ -203,12 +215,13 @@ def as_node(value: Operand, like: Node | None = None) -> Node:
 
 def check_same_dtype(what: str, *types: TensorType) -> str:
     """Return the operands' one dtype, or raise: minigraph never converts silently."""
-    dtypes = {t.dtype for t in types}
-    if len(dtypes) > 1:
-        raise DTypeError(
-            f"{what} have different dtypes",
-            expected="one dtype",
-            got=" and ".join(t.dtype for t in types),
-            hint="convert one of them: cast(x, dtype)",
-        )
-    return types[0].dtype
+    dtype = types[0].dtype
+    for type in types:
+        if type.dtype != dtype:
+            raise DTypeError(
+                f"{what} have different dtypes",
+                expected="one dtype",
+                got=" and ".join(t.dtype for t in types),
+                hint="convert one of them: cast(x, dtype)",
+            )
+    return dtype

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 from minigraph.errors import user_frame
@@ -38,7 +39,7 @@ class Origin:
 
     def rewritten(self, rule: str, replaced: int) -> Origin:
         """Return the origin of what `rule` puts in the place of node `replaced`."""
-        return replace(self, history=(*self.history, (rule, replaced)), replaced=None)
+        return Origin(self.file, self.line, self.scope, self.gradient_of, (*self.history, (rule, replaced)))
 
 
 _scope: ContextVar[str] = ContextVar("minigraph_scope", default="")
@@ -50,7 +51,13 @@ def current() -> Origin:
     inherited = _inherited.get()
     if inherited is not None:
         return inherited()
-    return Origin(*user_frame(), _scope.get())
+    return _of_line(*user_frame(), _scope.get())
+
+
+@lru_cache(maxsize=1024)
+def _of_line(file: str, line: int, scope: str) -> Origin:
+    """Return the origin that all nodes made by one line in one scope share."""
+    return Origin(file, line, scope)
 
 
 @contextlib.contextmanager

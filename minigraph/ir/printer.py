@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import struct
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from minigraph.ir.leaves import Constant
@@ -26,14 +27,14 @@ SPLAT_LIMIT = 1 << 24
 
 def print_graph(graph: Graph) -> str:
     """Return the graph as text, one node a line, numbered in order."""
-    number = {node: i for i, node in enumerate(graph.nodes)}
+    place = {node: f"%{i}" for i, node in enumerate(graph.nodes)}
     lines = ["graph {"]
     for node in graph.nodes:
-        lines.append(f"  %{number[node]} = {node_text(node, [f'%{number[i]}' for i in node.inputs])}")
+        lines.append(f"  {place[node]} = {node_text(node, [place[i] for i in node.inputs])}")
     if graph.outputs:
-        lines.append("  return " + ", ".join(f"{_name(k)}=%{number[n]}" for k, n in graph.outputs.items()))
+        lines.append("  return " + ", ".join(f"{_name(k)}={place[n]}" for k, n in graph.outputs.items()))
     for target, value in graph.updates.items():
-        lines.append(f"  update %{number[target]} <- %{number[value]}")
+        lines.append(f"  update {place[target]} <- {place[value]}")
     lines.append("}")
     return "\n".join(lines)
 
@@ -50,13 +51,19 @@ def op_arguments(op: Op) -> list[str]:
     if isinstance(op, Constant):
         return [_constant(op)]
     written = []
-    # A name comes first: the body of a function may be long.
-    for field in sorted(dataclasses.fields(op), key=lambda field: field.name != "label"):  # type: ignore[arg-type]
-        value = getattr(op, field.name)
-        if field.name == "type" or (value == field.default and type(value) is type(field.default)):
+    for name, default in _written_fields(type(op)):  # type: ignore[arg-type]  # classes are hashable
+        value = getattr(op, name)
+        if value == default and type(value) is type(default):
             continue
-        written.append(_string(value) if field.name == "label" else f"{field.name}={value_text(value)}")
+        written.append(_string(value) if name == "label" else f"{name}={value_text(value)}")
     return written
+
+
+@cache
+def _written_fields(op: type[Op]) -> tuple[tuple[str, Any], ...]:
+    """Return the names and defaults of the attributes that are written, a name first: a function's body may be long."""
+    fields = sorted(dataclasses.fields(op), key=lambda field: field.name != "label")  # type: ignore[arg-type]
+    return tuple((field.name, field.default) for field in fields if field.name != "type")
 
 
 def value_text(value: Any) -> str:
@@ -100,8 +107,10 @@ def _odd(op: Constant, splat: bool = False) -> bool:
     """Tell whether an element, or the one that all are, is a NaN with other bits than those that `nan` is read as."""
     if not op.type.dtype.startswith("float"):
         return False
-    one = Constant.of(math.nan, op.type.dtype).data
     values = [op.splat] if splat else op.values()
+    if not any(v != v for v in values):
+        return False
+    one = Constant.of(math.nan, op.type.dtype).data
     return any(v != v and op.data[i * len(one) : (i + 1) * len(one)] != one for i, v in enumerate(values))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 from minigraph.errors import ArgumentError, DTypeError, GraphError, ShapeError
@@ -185,17 +186,22 @@ class TensorType:
             if isinstance(size, int) and size < 0:
                 raise ShapeError("a size cannot be negative", expected="sizes ≥ 0", got=shape_text(self.shape))
 
+    def __eq__(self, other: object) -> bool:
+        if self is other:  # most values share the very type of an operand
+            return True
+        return isinstance(other, TensorType) and self.shape == other.shape and self.dtype == other.dtype
+
     @property
     def rank(self) -> int:
         """Number of axes."""
         return len(self.shape)
 
-    @property
+    @cached_property
     def size(self) -> Size:
         """Number of elements."""
         return product(self.shape)
 
-    @property
+    @cached_property
     def nbytes(self) -> Size:
         """Bytes that the elements take."""
         return self.size * DTYPES[self.dtype]
@@ -266,7 +272,10 @@ def broadcast(*shapes: Shape) -> Shape:
     >>> broadcast((3, 1), (4,))
     (3, 4)
     """
-    rank = max(map(len, shapes), default=0)
+    widest = max(shapes, key=len, default=())
+    if not [s for s in shapes if s and s != widest]:  # most shapes are equal, and most others are scalar
+        return widest
+    rank = len(widest)
     result: list[Size] = []
     for sizes in zip(*((1,) * (rank - len(s)) + s for s in shapes), strict=True):
         wide = [s for s in sizes if s != 1]

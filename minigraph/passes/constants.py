@@ -63,13 +63,14 @@ class FoldConstants:
         for node in graph.nodes:
             if isinstance(node.op, Constant):
                 bytes_of[node] = known(node.op.type.nbytes)
-            elif node.inputs and not isinstance(node.op, After) and all(i in bytes_of for i in node.inputs):
+            elif node.inputs and bytes_of.keys() >= set(node.inputs) and not isinstance(node.op, After):
                 bytes_of[node] = sum(bytes_of[i] for i in set(node.inputs))
-        read = {i for node in graph.nodes if node not in bytes_of for i in node.inputs}
-        wanted = {n for n in (*read, *graph.outputs.values(), *graph.updates.values()) if n in bytes_of}
+        expressions = {node for node in bytes_of if node.inputs}
+        ends = {*graph.outputs.values(), *graph.updates.values()}
+        wanted = expressions & ends.union(*[node.inputs for node in graph.nodes if node not in bytes_of])
         roots: set[Node] = set()
-        for node in reversed(graph.nodes):
-            if node not in wanted or isinstance(node.op, Constant):
+        for node in reversed([node for node in bytes_of if node.inputs]):
+            if node not in wanted:
                 continue
             if self._fits(node, bytes_of[node]):
                 roots.add(node)

@@ -37,7 +37,7 @@ class CommonSubexpressions:
             if isinstance(op, (Input, Variable, Dropout)) or getattr(op, "moving", None) is not None:
                 return node
             first = seen.setdefault((type(op), inputs), node)
-            if first.op != op:
+            if first is not node and first.op != op:
                 first = others.setdefault((op, inputs), node)
             return node if first is node else rewriter.replace("same_op_same_operands", node, lambda: first)
 

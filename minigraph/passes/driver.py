@@ -130,6 +130,7 @@ class Rewriter:
         # surroundings, and nodes never change: such a rule gives the same answer again.
         self.settled: set[Node] = set() if settled is None else settled
         self.changed = False
+        self._restricted = trace.selection.restricts
         self._rule = ""  # the rule that is tried now,
         self._old: Node  # and the node that it is tried at
 
@@ -144,7 +145,7 @@ class Rewriter:
     def attempt(self, rule: str, old: Node, make: Callable[..., Answer], *arguments: Any) -> Node:
         """Do what `replace` does, for a caller that lets many attempts inherit `origin` at once."""
         trace = self.trace
-        if trace.selection.restricts and not self._may(rule, old):
+        if self._restricted and not self._may(rule, old):
             return old
         self._rule, self._old = rule, old
         start = time.perf_counter()

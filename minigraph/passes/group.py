@@ -123,7 +123,9 @@ class _Grouping:
         for position, operand in enumerate(node.inputs):
             known_inside = self.inside.get(operand)
             per_window = position == 1 if isinstance(node.op, MaxPool2DAdjoint) else coarse and not pools(node)
-            if known_inside is not None and not _agrees(known_inside, tile, per_window, anchor):
+            if known_inside is not None and not (
+                _agrees(known_inside, tile, per_window, anchor) and _may_sum(node, known_inside)
+            ):
                 self._store(operand)
                 known_inside = None
             if known_inside is None:
@@ -270,6 +272,11 @@ def _agrees(body: _Inside, tile: Tile, per_window: bool, anchor: Node | None) ->
     if _NO_TILE in (body.tile, tile):
         return anchor is None or body.tile == _NO_TILE
     return body.tile == tile and body.coarse == per_window
+
+
+def _may_sum(node: Node, body: _Inside) -> bool:
+    """Tell whether an operand in registers is there when a sum is taken: behind an anchor only what is stored is."""
+    return not reduces(node) or body.anchor is None
 
 
 def _domain(node: Node, body: _Inside) -> Shape:

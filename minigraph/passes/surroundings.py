@@ -62,6 +62,9 @@ class Surroundings:
 
     def is_parameter(self, node: Node) -> bool:
         """Tell whether a value depends on variables and constants only, so that it is known before any data is."""
+        answer = self._parameters.get(node)
+        if answer is not None:
+            return answer
         stack = [node]
         while stack:
             top = stack[-1]

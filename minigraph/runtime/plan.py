@@ -5,8 +5,9 @@ Printable, checkable: `print(plan)` shows each step, `plan.check()` proves that 
 
 from __future__ import annotations
 
+import bisect
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,14 +22,15 @@ from minigraph.ir.node import Node
 from minigraph.ir.types import TensorType, known
 
 ALIGNMENT = 64  # bytes: a cache line, and what vector units want
-# Above this many buffers only the linear-time strategy runs.
-_SMALL = 1500
+# Above this many buffers only the linear-time strategy runs: the other takes twice the time a buffer for twice as many,
+# and gains less and less.
+_SMALL = 1000
 
 # A value: a node, and which of its results.
 Value = tuple[Node, int]
 
 
-@dataclass
+@dataclass(slots=True)
 class Slot:
     """A piece of the arena: `nbytes` from `offset` on, in use from step `start` to step `end`, both included."""
 
@@ -39,7 +41,7 @@ class Slot:
     offset: int = -1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlanStep:
     """One kernel call: the node, its scratch memory, and whether it writes over an operand."""
 
@@ -136,19 +138,26 @@ def make_plan(graph: Graph, needs: Callable[[Node], Needs], commits_in_place: bo
     commits_in_place: updates are written over their variables where all that reads the old value has run before. For
     whoever runs a step as a whole, or not at all.
     """
-    plan = _planned(graph, graph.nodes, needs, commits_in_place)
-    if len(graph.updates) < 2:
-        return plan
-    other = _planned(graph, execution_order(graph), needs, commits_in_place)
-    return other if other.peak < plan.peak else plan
+    asked = {node: needs(node) for node in graph.nodes if not isinstance(node.op, (Input, Variable, Constant))}
+    roots = _alias_roots(graph.nodes, asked)
+    orders = [graph.nodes] if len(graph.updates) < 2 else [graph.nodes, execution_order(graph)]
+    plans = [_planned(graph, order, asked, roots, commits_in_place) for order in orders]
+    promising, *others = sorted(plans, key=lambda plan: plan.lower_bound)
+    _place(promising)
+    for plan in others:
+        if plan.lower_bound > promising.peak:
+            return promising
+        _place(plan)
+    return min(plans, key=lambda plan: plan.peak)
 
 
-def _planned(graph: Graph, order: Sequence[Node], needs: Callable[[Node], Needs], in_place: bool) -> Plan:
+def _planned(
+    graph: Graph, order: Sequence[Node], asked: Mapping[Node, Needs], roots: dict[Node, Value], in_place: bool
+) -> Plan:
+    """Return the plan of one order, its slots not placed yet."""
     if in_place:
         order = _updates_after_readers(graph, order)
-    asked = {node: needs(node) for node in order if not isinstance(node.op, (Input, Variable, Constant))}
-    roots = _alias_roots(order, asked)
-    calls = [node for node in asked if asked[node].alias is None]
+    calls = [node for node in order if node in asked and asked[node].alias is None]
     last_use = _last_uses(graph, calls, roots)
     plan = Plan(graph, [], {}, roots)
     if in_place:
@@ -157,7 +166,7 @@ def _planned(graph: Graph, order: Sequence[Node], needs: Callable[[Node], Needs]
         plan.slots[node, 0] = _new_slot(plan, node.label, _nbytes(node, 0), -1, last_use.get((node, 0), -1))
     for step, node in enumerate(calls):
         _plan_call(plan, node, step, asked[node], last_use)
-    _place(plan)
+    plan.lower_bound = _most_alive(plan.all_slots, len(calls))
     return plan
 
 
@@ -198,11 +207,11 @@ def _written(
     for node in calls:
         for operand in node.inputs:
             readers[roots[operand]].append(node)
-    ends = [roots[node] for node in (*graph.outputs.values(), *graph.updates.values())]
+    ends = Counter(roots[node] for node in (*graph.outputs.values(), *graph.updates.values()))
     written: dict[Value, Node] = {}
     for target, value in graph.updates.items():
         maker = roots[value][0]
-        if maker not in step or ends.count(roots[value]) > 1 or (target, 0) in ends:
+        if maker not in step or ends[roots[value]] > 1 or (target, 0) in ends:
             continue
         own = [i for i, operand in enumerate(maker.inputs) if roots[operand] == (target, 0)]
         harmless = all(i in asked[maker].inplace and maker.inputs[i] is target for i in own)
@@ -243,17 +252,18 @@ def _last_uses(graph: Graph, calls: Sequence[Node], roots: Mapping[Node, Value])
 
 
 def _plan_call(plan: Plan, node: Node, step: int, needs: Needs, last_use: Mapping[Value, int]) -> None:
-    taken = _overwritable(plan, node, step, needs)
+    taken = _overwritable(plan, node, step, needs) if needs.inplace else None
     for index in range(_results(node)):
-        if (node, index) in plan.written:
+        value = (node, index)
+        if value in plan.written:
             continue
-        end = last_use.get((node, index), step)
+        end = last_use.get(value, step)
         if taken is not None:
             slot = plan.slots[plan.roots[taken]]
             slot.end = end
         else:
             slot = _new_slot(plan, node.label, _nbytes(node, index), step, end)
-        plan.slots[node, index] = slot
+        plan.slots[value] = slot
     workspace = None
     if needs.workspace:
         size = -(-needs.workspace // ALIGNMENT) * ALIGNMENT
@@ -282,8 +292,6 @@ def _overwritable(plan: Plan, node: Node, step: int, needs: Needs) -> Node | Non
 
 def _place(plan: Plan) -> None:
     """Give each slot its offset: by the better of two strategies, the second one for small plans only."""
-    steps = len(plan.steps)
-    plan.lower_bound = _most_alive(plan.all_slots, steps)
     best = _best_fit(plan.all_slots)
     plan.strategy = "best fit in order of time"
     if len(plan.all_slots) <= _SMALL and best[1] > plan.lower_bound:
@@ -313,59 +321,94 @@ def _best_fit(slots: Sequence[Slot]) -> tuple[list[int], int]:
     """Allocate in order of time, each slot in the smallest hole that holds it (Knuth, TAOCP vol. 1, 2.5)."""
     offsets = [0] * len(slots)
     ends: dict[int, list[int]] = defaultdict(list)
-    holes: dict[int, int] = {}  # offset → size
-    by_end: dict[int, int] = {}  # end of a hole → its offset
-    top = 0
-
-    def release(offset: int, size: int) -> None:
-        if offset + size in holes:  # joins the hole behind
-            size += holes.pop(offset + size)
-            del by_end[offset + size]
-        if offset in by_end:  # joins the hole before
-            before = by_end.pop(offset)
-            size += holes.pop(before)
-            offset = before
-        holes[offset] = size
-        by_end[offset + size] = offset
-
-    order = sorted(range(len(slots)), key=lambda i: slots[i].start)
+    holes = _Holes()
     released = -2
-    for i in order:
+    for i in sorted(range(len(slots)), key=lambda i: slots[i].start):
         slot = slots[i]
         for step in range(released + 1, slot.start):
             for j in ends.pop(step, ()):
-                release(offsets[j], slots[j].nbytes)
+                holes.add(offsets[j], slots[j].nbytes)
         released = max(released, slot.start - 1)
-        fitting = [(size, offset) for offset, size in holes.items() if size >= slot.nbytes]
-        if fitting:
-            size, offset = min(fitting)
-        else:
-            offset = by_end.get(top, top)  # grow the last hole, if it touches the end
-            size = holes.get(offset, 0)
-        if size:
-            del holes[offset], by_end[offset + size]
-        if size > slot.nbytes:
-            release(offset + slot.nbytes, size - slot.nbytes)
-        offsets[i] = offset
-        top = max(top, offset + slot.nbytes)
-        ends[slot.end].append(i)
-    return offsets, top
+        if slot.nbytes:  # an empty array lies anywhere
+            offsets[i] = holes.take(slot.nbytes)
+            ends[slot.end].append(i)
+    return offsets, holes.top
+
+
+class _Holes:
+    """The free pieces of an arena that ends at `top`, found by their sizes: each in logarithmic time."""
+
+    def __init__(self) -> None:
+        self.top = 0
+        self.size: dict[int, int] = {}  # offset of a hole → its size
+        self.start: dict[int, int] = {}  # end of a hole → its offset
+        self.sizes: list[int] = []  # in order
+        self.offsets: dict[int, list[int]] = {}  # size → a heap of the holes that had it; some are gone by now
+
+    def add(self, offset: int, size: int) -> None:
+        """Free a piece; it joins the holes next to it."""
+        if offset + size in self.size:
+            size += self._remove(offset + size)
+        if offset in self.start:
+            offset = self.start[offset]
+            size += self._remove(offset)
+        self._put(offset, size)
+
+    def _put(self, offset: int, size: int) -> None:
+        self.size[offset] = size
+        self.start[offset + size] = offset
+        if size not in self.offsets:
+            bisect.insort(self.sizes, size)
+            self.offsets[size] = []
+        heapq.heappush(self.offsets[size], offset)
+
+    def take(self, nbytes: int) -> int:
+        """Return the offset of a free piece: in the smallest hole that holds it, else at the end of the arena."""
+        offset = self._smallest(nbytes)
+        if offset is None:
+            offset = self.start.get(self.top, self.top)  # grow the last hole, if it touches the end
+        end = offset + nbytes
+        left = self._remove(offset) - nbytes if offset in self.size else 0
+        if left > 0:
+            self._put(end, left)
+        if end > self.top:
+            self.top = end
+        return offset
+
+    def _smallest(self, nbytes: int) -> int | None:
+        """Return the offset of the smallest hole of so many bytes or more, the first one of several; None without."""
+        place = bisect.bisect_left(self.sizes, nbytes)
+        while place < len(self.sizes):
+            size = self.sizes[place]
+            offsets = self.offsets[size]
+            while offsets and self.size.get(offsets[0]) != size:
+                heapq.heappop(offsets)
+            if offsets:
+                return offsets[0]
+            del self.sizes[place], self.offsets[size]
+        return None
+
+    def _remove(self, offset: int) -> int:
+        """Forget a hole and return its size; its place in the heap is found to be out of date later."""
+        size = self.size.pop(offset)
+        del self.start[offset + size]
+        return size
 
 
 def _largest_first(slots: Sequence[Slot]) -> tuple[list[int], int]:
     """Place the largest slots first, each at the lowest offset free for its whole life (Pisarchyk & Lee 2020)."""
     offsets = [0] * len(slots)
-    placed: list[int] = []
+    placed: list[tuple[int, int, int, int]] = []  # offset, end, and life of each slot, in order
     top = 0
     for i in sorted(range(len(slots)), key=lambda i: (-slots[i].nbytes, slots[i].start)):
-        slot = slots[i]
-        alive = [j for j in placed if slots[j].start <= slot.end and slot.start <= slots[j].end]
+        nbytes, start, end = slots[i].nbytes, slots[i].start, slots[i].end
         offset = 0
-        for j in sorted(alive, key=lambda j: offsets[j]):
-            if offset + slot.nbytes <= offsets[j]:
-                break
-            offset = max(offset, offsets[j] + slots[j].nbytes)
+        for low, high, first, last in placed:
+            if first <= end and start <= last and offset < high:
+                if offset + nbytes <= low:
+                    break
+                offset = high
         offsets[i] = offset
-        placed.append(i)
-        top = max(top, offset + slot.nbytes)
+        bisect.insort(placed, (offset, offset + nbytes, start, end))
+        top = max(top, offset + nbytes)
     return offsets, top
