@@ -1,4 +1,4 @@
-"""The command line: `minigraph train | render | passes | explain | onnx | selftest | info`, a module a command."""
+"""The command line: `minigraph train | render | passes | explain | onnx | bench | selftest | info`, a module each."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Sequence
 
 import minigraph as mg
-from minigraph.cli import explain, info, onnx, passes, render, selftest, train
+from minigraph.cli import bench, explain, info, onnx, passes, render, selftest, train
 from minigraph.errors import MinigraphError
 
-COMMANDS = (train, render, passes, explain, onnx, selftest, info)
+COMMANDS = (train, render, passes, explain, onnx, bench, selftest, info)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

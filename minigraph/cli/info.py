@@ -13,6 +13,7 @@ import minigraph as mg
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
     info = commands.add_parser("info", help="say what is installed and usable here")
+    info.add_argument("--measure", action="store_true", help="measure FLOP/s and bandwidth, once: profiles show floors")
     info.set_defaults(command=_info)
 
 
@@ -20,6 +21,7 @@ def _info(options: argparse.Namespace) -> int:
     import numpy as np
 
     from minigraph.backends.numpy import threads
+    from minigraph.runtime import machine
 
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     split = "one thread for each of our workers" if threads.can_limit_blas() else "its own threads"
@@ -29,6 +31,9 @@ def _info(options: argparse.Namespace) -> int:
         print(f"{package}: {_version(package)} ({purpose})")
     dot = shutil.which("dot")
     print(f"system Graphviz: {dot or 'not on PATH'} (draws PDF, and large graphs faster)")
+    for number in sorted({1, threads.available()}):
+        limits = machine.measure(number) if options.measure else machine.measured(number)
+        print(f"{machine.cpu()}, {limits or f'{number} threads: minigraph info --measure finds its limits'}")
     return 0
 
 

@@ -25,6 +25,7 @@ PARALLEL_FLOPS = 4e6
 PARALLEL_BYTES = 1 << 19
 
 
+@functools.cache
 def available() -> int:
     """Return the number of processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,171 @@
+"""What is timed: training steps and inference of small and of well-known networks, as a user of minigraph has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from minigraph import layers, models
+from minigraph.backends import base
+from minigraph.errors import ArgumentError, did_you_mean
+from minigraph.ir import fresh_names
+from minigraph.ir.graph import Graph
+from minigraph.ir.node import Node
+from minigraph.losses import SparseCategoricalCrossentropy
+from minigraph.models.blocks import batch_norm, classifier, convolution, relu
+from minigraph.models.resnet import basic_block, stages
+from minigraph.optimizers import SGD
+from minigraph.runtime import Profile, Program, State, compile, optimize
+from minigraph.training.model import Model
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+# The optimiser of all training steps.
+RATE, MOMENTUM = 0.01, 0.9
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One thing to time: a network, a batch of images N,H,W,C, and whether a step trains or infers."""
+
+    name: str
+    alias: str
+    batch: int
+    image: tuple[int, int, int]
+    model: Callable[..., Model]
+    trains: bool
+
+    def images(self) -> Array:
+        """Return a batch of random images."""
+        return np.random.default_rng(0).standard_normal((self.batch, *self.image)).astype(np.float32)
+
+    def labels(self) -> Array:
+        """Return a class for each image."""
+        return np.random.default_rng(1).integers(0, 10, self.batch)
+
+
+def mnist(dtype: str = "float32") -> Model:
+    """Return two blocks of convolution, batch norm, ReLU and pooling, and two dense layers: 421,866 parameters."""
+    with fresh_names():
+        x = image = layers.Input((28, 28, 1), name="image", dtype=dtype)
+        for block, filters in enumerate((32, 64), start=1):
+            x = _block(x, filters, block)
+            x = layers.MaxPooling2D(2)(x)
+        x = layers.Dense(128, use_bias=False)(layers.Flatten()(x))
+        x = relu(layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x), name="relu3")
+        return Model(image, {"logits": layers.Dense(10)(x)}, name="mnist")
+
+
+def tiny(dtype: str = "float32") -> Model:
+    """Return two blocks on 8×8 images: so little work that a call's own cost shows."""
+    with fresh_names():
+        image = layers.Input((8, 8, 1), name="image", dtype=dtype)
+        x = _block(_block(image, 16, 1), 32, 2)
+        return Model(image, {"logits": classifier(x, 10)}, name="tiny")
+
+
+def _block(x: Node, filters: int, number: int) -> Node:
+    x = convolution(x, filters, 3, name=f"conv{number}")
+    return relu(batch_norm(x, name=f"bn{number}"), name=f"relu{number}")
+
+
+def cifar(dtype: str = "float32") -> Model:
+    """Return ResNet-18 for 32×32 images: a 3×3 stem without pooling, then the blocks of the ImageNet network."""
+    with fresh_names():
+        image = layers.Input((32, 32, 3), name="image", dtype=dtype)
+        x = stages(_block(image, 64, 1), basic_block, (2, 2, 2, 2), 64)
+        return Model(image, {"logits": classifier(x, 10)}, name="cifar")
+
+
+_IMAGENET = (224, 224, 3)
+WORKLOADS = (
+    Workload("mnist-train", "W1", 64, (28, 28, 1), mnist, True),
+    Workload("tiny-train", "W2", 32, (8, 8, 1), tiny, True),
+    Workload("cifar-train", "W4", 32, (32, 32, 3), cifar, True),
+    Workload("resnet18-infer-1", "W3-r18-1", 1, _IMAGENET, models.resnet18, False),
+    Workload("resnet18-infer-8", "W3-r18-8", 8, _IMAGENET, models.resnet18, False),
+    Workload("resnet50-infer-1", "W3-r50-1", 1, _IMAGENET, models.resnet50, False),
+    Workload("resnet50-infer-8", "W3-r50-8", 8, _IMAGENET, models.resnet50, False),
+)
+
+
+def find(name: str) -> list[Workload]:
+    """Return the workloads of a name, an alias, or of an alias's beginning: "W3" are four.
+
+    >>> [w.name for w in find("W1") + find("tiny-train")], len(find("W3"))
+    (['mnist-train', 'tiny-train'], 4)
+    """
+    found = [w for w in WORKLOADS if name in (w.name, w.alias) or w.alias.startswith(f"{name}-")]
+    if not found:
+        known = [n for w in WORKLOADS for n in (w.name, w.alias)]
+        raise ArgumentError("no such workload", expected=", ".join(known), got=name, hint=did_you_mean(name, known))
+    return found
+
+
+def backend_on(name: str, threads: int) -> base.Backend:
+    """Return the backend called `name`, on so many threads.
+
+    >>> backend_on("numpy", 1).name
+    'numpy'
+    """
+    make: Callable[[int], base.Backend] = type(base.get(name))
+    return make(threads)
+
+
+def training_program(model: Model, backend: base.Backend | str) -> tuple[Program, State]:
+    """Return the program that does a training step of the benchmarks, and the state that it changes."""
+    model.compile(SGD(RATE, momentum=MOMENTUM), SparseCategoricalCrossentropy(from_logits=True), backend=backend)
+    return model.program("training"), model.state
+
+
+def inference_program(model: Model, backend: base.Backend | str) -> tuple[Program, State]:
+    """Return the program that infers with the model's numbers frozen in, all batch norms folded."""
+    graph: Graph = optimize(model.lower("inference"), model.state)[0]
+    return compile(graph, backend=backend), model.state
+
+
+def prepared(workload: Workload, backend: base.Backend | str) -> tuple[Program, State, dict[str, Array]]:
+    """Return a workload's program on a backend, its state, and what it is called with."""
+    model = workload.model()
+    if workload.trains:
+        return (*training_program(model, backend), feeds(model, workload.images(), workload.labels()))
+    return (*inference_program(model, backend), feeds(model, workload.images()))
+
+
+def profile(workload: Workload, backend: base.Backend | str, repeats: int) -> Profile:
+    """Return where the time of a workload's steps goes."""
+    program, state, feed = prepared(workload, backend)
+    return program.profile(state, repeats, **feed)
+
+
+def feeds(model: Model, images: Array, labels: Array | None = None) -> dict[str, Array]:
+    """Return the arrays by the names of the model's inputs."""
+    (image,) = model.graph.inputs
+    return {image.label: images} if labels is None else {image.label: images, "label": labels}
+
+
+def parameters(model: Model) -> list[Array]:
+    """Return the first values of all that trains, in the graph's order."""
+    return [model.state[v.label] for v in model.graph.variables if v.op.trainable]  # type: ignore[attr-defined]
+
+
+def stepper(program: Program, state: State, feed: dict[str, Array]) -> Callable[[], Any]:
+    """Return a call without arguments that does one step and returns its one output."""
+    (output,) = program.definition.outputs
+
+    def step() -> Any:
+        return program(state, **feed)[output]
+
+    return step
+
+
+def names(workloads: Iterable[Workload]) -> str:
+    """Return the workloads' names and aliases, as a help text lists them.
+
+    >>> names(find("W1"))
+    'mnist-train (W1)'
+    """
+    return ", ".join(f"{w.name} ({w.alias})" for w in workloads)
