@@ -6,7 +6,6 @@ from minigraph.backends.base import Backend, Kernel, Needs, get, register
 from minigraph.backends.numpy import NumpyBackend
 
 
-
 def _c() -> Backend:
     """Return the C backend; where there is no compiler, NumPy's, and say so once."""
     from minigraph.backends.c import compilers

@@ -9,6 +9,7 @@ from minigraph.ir.types import TensorType
 from minigraph.onnx.proto import onnx_package
 from minigraph.onnx.writing.dtypes import in_known_dtype
 from minigraph.ops.fused import Fused
+from minigraph.ops.group import Group
 from minigraph.ops.region import Function, inlined_results
 from minigraph.ops.window import NHWC
 from minigraph.passes.channels_first import CHANNELS_FIRST
@@ -36,7 +37,7 @@ def prepared(graph: Graph) -> Graph:
     trace = Trace()
     if any(isinstance(n.op, Fused) for n in graph.nodes):
         graph = UNFUSE(graph, trace)
-    if any(isinstance(n.op, Function) and not _has_form(n) for n in graph.nodes):
+    if any(isinstance(n.op, (Function, Group)) and not _has_form(n) for n in graph.nodes):
         graph = graph.rebuild(_Inlining())
     if any(getattr(n.op, "layout", None) == NHWC for n in graph.nodes):
         graph = CHANNELS_FIRST(graph, trace)
@@ -46,7 +47,8 @@ def prepared(graph: Graph) -> Graph:
 def _has_form(node: Node) -> bool:
     """Tell whether a function can be written as the one node that it came as, with its attributes and dtypes."""
     op, defs = node.op, onnx_package().defs
-    assert isinstance(op, Function)
+    if not isinstance(op, Function):
+        return False
     attributes = dict(op.attributes)
     since = attributes.pop("since_version", 0)
     attributes.pop("outputs", None)
@@ -69,7 +71,7 @@ def _type_name(node: Node) -> str:
 
 
 class _Inlining:
-    """Takes functions without a form apart: each once, however many of its results are read."""
+    """Takes functions without a form, and groups, apart: each once, however many of its results are read."""
 
     def __init__(self) -> None:
         self.apart: dict[Node, list[Node]] = {}
@@ -77,7 +79,7 @@ class _Inlining:
     def __call__(self, node: Node, inputs: tuple[Node, ...]) -> Node:
         made = node if inputs == node.inputs else node.with_inputs(inputs)
         source = inputs[0] if isinstance(node.op, Item) else made
-        if not isinstance(source.op, Function) or _has_form(source):
+        if not isinstance(source.op, (Function, Group)) or _has_form(source):
             return made
         if source not in self.apart:
             self.apart[source] = inlined_results(source)

@@ -13,6 +13,7 @@ from minigraph.ir.graph import Graph
 from minigraph.ir.leaves import Constant, Input, Variable
 from minigraph.ir.node import Node
 from minigraph.ir.types import TensorType, is_float, known
+from minigraph.ops.group import Group
 from minigraph.ops.region import Function
 from minigraph.ops.window import NHWC
 from minigraph.passes.inline import INLINE
@@ -70,7 +71,7 @@ def _new(backend: Backend, type: TensorType) -> Any:
 def with_kernels(expression: Node) -> Node:
     """Return an expression in ops and in the layout that there are kernels for; itself where it is so already."""
     graph = Graph({"value": expression})
-    if any(isinstance(node.op, Function) or getattr(node.op, "layout", NHWC) != NHWC for node in graph.nodes):
+    if any(isinstance(node.op, (Function, Group)) or getattr(node.op, "layout", NHWC) != NHWC for node in graph.nodes):
         graph = CHANNELS_LAST(INLINE(graph, Trace()), Trace())
     return graph.outputs["value"]
 

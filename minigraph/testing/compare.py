@@ -13,6 +13,7 @@ from minigraph.ir.graph import Graph, topological
 from minigraph.ir.leaves import Input, Item, Variable
 from minigraph.ir.node import Node
 from minigraph.ir.types import TensorType, TupleType
+from minigraph.ops.group import Group
 from minigraph.ops.region import Function, Region, inlined_results
 from minigraph.ops.shape import After
 from minigraph.ops.window import NHWC
@@ -110,7 +111,7 @@ def _value(op: Any, operands: list[Any], backend: Any) -> Any:
     node = Node(op, [_leaf(i, value) for i, value in enumerate(operands)])
     if not _needs_legalising(op):
         return evaluate_node(node, operands, backend)
-    results = inlined_results(node) if isinstance(op, Function) else [node]
+    results = inlined_results(node) if isinstance(op, (Function, Group)) else [node]
     graph = CHANNELS_LAST(Graph({str(i): result for i, result in enumerate(results)}), Trace())
     found = Interpreter(backend).run(
         graph, {leaf.label: value for leaf, value in zip(node.inputs, operands, strict=True)}
@@ -124,7 +125,7 @@ def _leaf(index: int, value: Any) -> Node:
 
 
 def _needs_legalising(op: Any) -> bool:
-    if isinstance(op, Function):
+    if isinstance(op, (Function, Group)):
         return True
     first = op.body[0].op if isinstance(op, Region) else op
     return getattr(first, "layout", NHWC) != NHWC

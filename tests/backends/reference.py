@@ -109,6 +109,7 @@ def _constant(op: Any) -> Array:
 
 @reference("fused")
 @reference("function")
+@reference("group")
 def _region(op: Any, *operands: Array) -> Any:
     values: list[Any] = list(operands)
     for step in op.body:

@@ -36,7 +36,7 @@ from minigraph.onnx.writing import WRITERS  # noqa: E402
 WRITTEN_BY_THE_EXPORTER = {
     "input": "an input of the model", "variable": "an initializer", "constant": "an initializer",
     "item": "a result of the node it belongs to", "function": "the node that it came as, or its steps",
-    "fused": "its steps",
+    "fused": "its steps", "group": "its steps",
 }  # fmt: skip
 HAS_NO_FORM = {
     "avg_pool2d_adjoint": "an adjoint: only training has it", "conv2d_kernel_adjoint": "an adjoint",
@@ -46,9 +46,10 @@ HAS_NO_FORM = {
 }  # fmt: skip
 # Ops that the reference implementation computes wrongly, or not at all, and onnxruntime has in float32 only.
 REFERENCE_FAILS = {"conv2d_transpose": "groups, and pads in more than one way", "fused": "a transposed convolution",
-                   "function": "a transposed convolution", "max": "global pools of signals"}  # fmt: skip
+                   "function": "a transposed convolution", "group": "a transposed convolution", "max": "global pools of signals"}  # fmt: skip
 # Ops with an attribute of ONNX' only float, which has 32 bits, and those that the reference computes by such.
-FLOAT32_INSIDE = {"batch_norm", "elu", "erf", "function", "fused", "gelu", "hard_sigmoid", "hard_swish", "leaky_relu"}
+FLOAT32_INSIDE = {"batch_norm", "elu", "erf", "function", "fused", "gelu", "group", "hard_sigmoid",
+                  "hard_swish", "leaky_relu"}  # fmt: skip
 SEEDS = 4
 
 

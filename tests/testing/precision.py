@@ -13,6 +13,7 @@ from minigraph.ir import Constant, Graph, Input, Node, Op, Variable, variable
 from minigraph.ir.leaves import input as input_
 from minigraph.ir.types import is_float
 from minigraph.ops.random import RandomUniform
+from minigraph.ops.group import Group
 from minigraph.ops.region import Function, Region, Step, inlined_results
 from minigraph.ops.shape import Cast
 from minigraph.ops.window import NHWC
@@ -116,15 +117,15 @@ def _log_softmax(x: Array, axis: int) -> Array:
 
 
 class AnyLayout(Interpreter):
-    """Runs graphs that hold N,C,H,W ops and functions too, for which there are no kernels."""
+    """Runs graphs that hold N,C,H,W ops, functions and groups too, for which there are no kernels."""
 
     def run_node(self, node: Node, inputs: list[Any]) -> Any:
-        is_function = isinstance(node.op, Function)
-        if not is_function and getattr(node.op, "layout", NHWC) == NHWC:
+        apart = isinstance(node.op, (Function, Group))
+        if not apart and getattr(node.op, "layout", NHWC) == NHWC:
             return super().run_node(node, inputs)
         leaves = [input_(x.shape, str(x.dtype), f"x{i}") for i, x in enumerate(inputs)]
         made = Node(node.op, leaves)
-        results = inlined_results(made) if is_function else [made]
+        results = inlined_results(made) if apart else [made]
         legal, _ = run([CHANNELS_LAST], Graph({f"y{i}": y for i, y in enumerate(results)}))
         found = self.run(legal, {f"x{i}": x for i, x in enumerate(inputs)})
         values = tuple(found[y] for y in legal.outputs.values())

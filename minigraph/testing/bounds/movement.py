@@ -11,6 +11,7 @@ from minigraph.ir.node import Node
 from minigraph.ir.types import TensorType
 from minigraph.ops import indexing, shape
 from minigraph.ops.fused import Fused
+from minigraph.ops.group import Group
 from minigraph.ops.random import RandomUniform
 from minigraph.ops.region import Function, inline, inlined_results
 from minigraph.testing.bounds.bounded import Call, Unit, bound, expansion
@@ -56,8 +57,8 @@ def _fused(node: Node) -> Node:
     return inline(node)
 
 
-@expansion(Function)
-def _function(node: Node) -> Node | list[Node]:
+@expansion(Function, Group)
+def _several(node: Node) -> Node | list[Node]:
     """The ops inside, one by one; one node for each result."""
     return inline(node) if isinstance(node.type, TensorType) else inlined_results(node)
 
