@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from minigraph.ir.graph import Graph
 from minigraph.ir.leaves import Constant, Item
 from minigraph.ir.node import Node
+from minigraph.ir.origin import inheriting
 from minigraph.ir.types import Shape, TensorType, known
 from minigraph.ops.elementwise import Elementwise
 from minigraph.ops.group import ANCHORS, group, pools, reduces
@@ -60,6 +61,7 @@ class _Loop:
     domain: tuple[Shape, Tile]
     level: int
     roots: list[Node] = field(default_factory=list)
+    steps: set[Node] = field(default_factory=set)
     arrays: set[Node] = field(default_factory=set)
     anchor: Node | None = None
 
@@ -178,6 +180,7 @@ class _Grouping:
                 loop = _Loop(domain, below + 1, anchor=body.anchor)
                 recent[domain] = [*recent[domain][1 - _RECENT :], loop]
             loop.roots.append(node)
+            loop.steps |= body.steps
             loop.arrays |= body.arrays | {node}
             self.loop_of[node] = loop
             self.level[node] = loop.level
@@ -208,7 +211,7 @@ class _Grouping:
         if loop.anchor is not None and self.bodies[node].tile != _NO_TILE:
             return False
         shape = loop.domain[0]
-        return all(i.shape == shape for i in own) and len(loop.roots) < LONGEST
+        return all(i.shape == shape for i in own) and len(loop.steps | self.bodies[node].steps) <= LONGEST
 
     # --- the new graph ------------------------------------------------------------------------------------------------
 
@@ -246,7 +249,11 @@ class _Grouping:
         for step in self._anchor_first(loop, steps):
             operands = tuple(inside[i] if i in inside else new.get(i, i) for i in step.inputs)
             inside[step] = _with_inputs(step, operands)
-        made = group(list(inside.values()), [inside[r] for r in results])
+        main = loop.roots[0] if loop.anchor is None else loop.anchor
+        made = inheriting(
+            lambda: main.origin.rewritten("group", main.id),
+            lambda: group(list(inside.values()), [inside[r] for r in results]),
+        )
         if isinstance(made.type, TensorType):
             return {results[0]: made}
         return {r: Node(Item(i), (made,), origin=r.origin) for i, r in enumerate(results)}

@@ -19,11 +19,14 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from minigraph.backends.base import get
 from minigraph.backends.numpy.threads import available
 from minigraph.errors import ArgumentError, MinigraphError
 from minigraph.ir import Graph, Node, Origin, bind, inheriting
 from minigraph.passes import MODES, CommonSubexpressions, DeadCode, FoldConstants, Pass, Trace, lower, pipelines
 from minigraph.passes import run as run_passes
+from minigraph.passes.fuse import UNFUSE
+from minigraph.passes.group import Group
 from minigraph.passes.pipelines import Means
 from minigraph.runtime import State, compile, constant_evaluator
 from minigraph.runtime.numbers import StateNumbers
@@ -122,15 +125,17 @@ def fuzz(
     first: int = 0,
     processes: int | None = None,
     passes: Passes = all_passes,
+    backend: str = "numpy",
     progress: Callable[[FuzzReport], None] | None = None,
 ) -> FuzzReport:
     """Try passes on the graphs `first` … `first + graphs − 1` of a seed, and report what they changed.
 
     passes: makes the passes; a function of a module, where there are several processes (one for each processor by
-    default). progress: called now and then with the report so far. On each graph one pass runs alone, passes run in a
-    random order, and one of the standard lists runs. Graphs must stay valid, outputs and updates agree within the sum
-    of both graphs' error bounds (after DCE and CSE bit for bit), the last graph's program compute what it should, and a
-    pass alone find nothing to do when it runs again. But for the seconds, processes make no difference to the report.
+    default). backend: what computes the last graph. progress: called now and then with the report so far. On each
+    graph one pass runs alone, passes run in a random order, and one of the standard lists runs. Graphs must stay valid,
+    outputs and updates agree within the sum of both graphs' error bounds (after DCE and CSE bit for bit), the last
+    graph's program compute what it should, and a pass alone find nothing to do when it runs again. But for the seconds,
+    processes make no difference to the report.
 
     >>> report = fuzz(1, seed=0)
     >>> report.graphs, report.mismatches
@@ -142,7 +147,7 @@ def fuzz(
     end = first + graphs
     chunks = [range(begin, min(begin + CHUNK, end)) for begin in range(first, end, CHUNK)]
     total = FuzzReport()
-    for part in _parts(partial(_try_all, seed, passes), chunks, processes or available()):
+    for part in _parts(partial(_try_all, seed, passes, backend), chunks, processes or available()):
         total.add(part)
         total.seconds = time.perf_counter() - start
         if progress is not None:
@@ -160,10 +165,10 @@ def _parts(work: Callable[[range], FuzzReport], chunks: Sequence[range], process
         yield from pool.imap(work, chunks)
 
 
-def _try_all(seed: int, passes: Passes, indices: range) -> FuzzReport:
+def _try_all(seed: int, passes: Passes, backend: str, indices: range) -> FuzzReport:
     total = FuzzReport()
     for index in indices:
-        total.add(_Case(seed, index).tried(passes))
+        total.add(_Case(seed, index, backend).tried(passes))
     return total
 
 
@@ -173,8 +178,8 @@ Ends: TypeAlias = Mapping[str, Node]  # outputs and updates, by names that tell 
 class _Case:
     """One graph, the values it is tried on, and what came of it."""
 
-    def __init__(self, seed: int, index: int) -> None:
-        self.seed, self.index = seed, index
+    def __init__(self, seed: int, index: int, backend: str = "numpy") -> None:
+        self.seed, self.index, self.backend = seed, index, backend
         self.rng = random.Random(f"{seed}/{index}")
         self.report = FuzzReport(1)
         self.mode = self.rng.choice(MODES)
@@ -267,7 +272,7 @@ class _Case:
 
     def computes(self, pipeline: Sequence[Pass], ends: Ends, found: Mapping[Node, Bounded]) -> None:
         """Compare what the program of a graph computes with the analysis: both are at most `error` from exact."""
-        for name, value in self.computed(ends).items():
+        for name, value in self.computed(ends, self.backend).items():
             bounded = found[ends[name]]
             self.within(pipeline, f"{name}, computed,", bounded.value, value, 2.0 * bounded.error)
 
@@ -291,11 +296,16 @@ class _Case:
             if value.tobytes() != got[name].tobytes():
                 self.mismatch(pipeline, f"{name} is not equal bit for bit")
 
-    def computed(self, ends: Ends) -> dict[str, Any]:
-        """Return what the reference backend computes for each end, in the graph's own dtypes."""
-        graph = Graph(ends, inputs=self.graph.inputs)
+    def computed(self, ends: Ends, backend: str = "numpy") -> dict[str, Any]:
+        """Return what a backend computes for each end, in the graph's own dtypes, no op but grouped with others."""
+        graph, on = Graph(ends, inputs=self.graph.inputs), get(backend)
+        if on.generates:
+            bound = bind(graph, **{name: self.sizes[name] for name in graph.symbols})
+            graph = run_passes([*pipelines.legalise(), UNFUSE, Group(on.computes)], bound)[0]
         state = State({v.label: self.values[v.label] for v in graph.variables})
-        return compile(graph, optimize=False)(state, **{x.label: self.values[x.label] for x in graph.inputs})
+        return compile(graph, backend=on, optimize=False)(
+            state, **{x.label: self.values[x.label] for x in graph.inputs}
+        )
 
     def mismatch(self, pipeline: Sequence[Pass], what: str) -> None:
         """Add a finding."""

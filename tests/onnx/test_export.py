@@ -46,7 +46,8 @@ HAS_NO_FORM = {
 }  # fmt: skip
 # Ops that the reference implementation computes wrongly, or not at all, and onnxruntime has in float32 only.
 REFERENCE_FAILS = {"conv2d_transpose": "groups, and pads in more than one way", "fused": "a transposed convolution",
-                   "function": "a transposed convolution", "group": "a transposed convolution", "max": "global pools of signals"}  # fmt: skip
+                   "function": "a transposed convolution", "group": "a transposed convolution",
+                   "max": "global pools of signals"}  # fmt: skip
 # Ops with an attribute of ONNX' only float, which has 32 bits, and those that the reference computes by such.
 FLOAT32_INSIDE = {"batch_norm", "elu", "erf", "function", "fused", "gelu", "group", "hard_sigmoid",
                   "hard_swish", "leaky_relu"}  # fmt: skip

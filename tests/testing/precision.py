@@ -12,8 +12,8 @@ from backends.reference import REFERENCES
 from minigraph.ir import Constant, Graph, Input, Node, Op, Variable, variable
 from minigraph.ir.leaves import input as input_
 from minigraph.ir.types import is_float
-from minigraph.ops.random import RandomUniform
 from minigraph.ops.group import Group
+from minigraph.ops.random import RandomUniform
 from minigraph.ops.region import Function, Region, Step, inlined_results
 from minigraph.ops.shape import Cast
 from minigraph.ops.window import NHWC

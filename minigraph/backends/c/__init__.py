@@ -16,6 +16,7 @@ from minigraph.backends.c import compilers
 from minigraph.backends.c.algorithms import Algorithm
 from minigraph.backends.c.anchors import AnchoredCode, anchors
 from minigraph.backends.c.library import library_code
+from minigraph.backends.c.movement import movement_code
 from minigraph.backends.c.program import Program
 from minigraph.backends.c.source import StepCode
 from minigraph.backends.c.steps import LoopCode, computes
@@ -62,7 +63,7 @@ class CBackend:
             return AnchoredCode(node, self.threads, self._choose)
         if isinstance(op, Group) or computes(node):
             return LoopCode(node, self.threads)
-        return library_code(node, self.threads)
+        return library_code(node, self.threads) or movement_code(node, self.threads)
 
     def computes(self, node: Node) -> bool:
         """Tell whether a generated loop computes this op: groups are made of such."""

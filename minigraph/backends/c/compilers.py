@@ -7,6 +7,7 @@ and it is loaded only from a folder that belongs to this user and that nobody el
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import hashlib
@@ -21,6 +22,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minigraph import files
@@ -105,11 +107,25 @@ def processor() -> str:
 
 
 def cache_folder() -> pathlib.Path:
-    """Return the folder of compiled programs, made if need be; a ProgramError if others could write to it."""
+    """Return the folder of compiled programs, made if need be; a ProgramError if others could write to it.
+
+    Where there can be none, it is one for this process alone.
+    """
     folder = files.cache_folder() / "c"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return _folder_of_process()
     check_private(folder)
-    return folder
+    return folder if os.access(folder, os.W_OK) else _folder_of_process()
+
+
+@functools.cache
+def _folder_of_process() -> pathlib.Path:
+    """Return a folder that is there until the process ends, for where nothing can be kept."""
+    folder = tempfile.mkdtemp(prefix="minigraph-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return pathlib.Path(folder)
 
 
 def check_private(path: pathlib.Path) -> None:
@@ -134,15 +150,27 @@ def build(source: str, compiler: Compiler, parts: int = 1) -> ctypes.CDLL:
     """Return the loaded shared object of a source text: from the cache, or compiled now, in parts side by side."""
     bare = _COMMENT.sub("", source)  # a program that has only moved in its user's file is not compiled again
     key = digest(bare, *compiler.command, compiler.version, *compiler.flags, processor())
-    target = cache_folder() / f"{key}.so"
-    if not target.exists():
-        _compile(source, compiler, target, parts)
+    cache = cache_folder()
+    target = _intact(cache, key) or _compile(source, compiler, cache / key, parts)
     check_private(target)
     return ctypes.CDLL(str(target))
 
 
-def _compile(source: str, compiler: Compiler, target: pathlib.Path, parts: int) -> None:
-    """Compile into a private name, then rename: a reader sees a whole file or none."""
+def _intact(cache: pathlib.Path, key: str) -> pathlib.Path | None:
+    """Return a program of the cache whose bytes have the sum that its name says; one that was damaged is removed."""
+    for path in sorted(cache.glob(f"{key}-*.so")):
+        if path.stem == f"{key}-{_sum(path)}":
+            return path
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _sum(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _compile(source: str, compiler: Compiler, target: pathlib.Path, parts: int) -> pathlib.Path:
+    """Compile into a private name, then rename to `target` and the sum: a reader sees a whole file or none."""
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         text, made = pathlib.Path(folder, "program.cpp"), pathlib.Path(folder, "program.so")
         text.write_text(source)
@@ -152,26 +180,26 @@ def _compile(source: str, compiler: Compiler, target: pathlib.Path, parts: int) 
             _start([*command, "-x", "c++", "-c", str(text), f"-DMG_PART={i}", "-o", name])
             for i, name in enumerate(objects)
         ]
-        for each in running:
-            _finish(each, source, target)
-        _finish(_start([*command, "-shared", *objects, "-o", str(made)]), source, target)
+        _finish(running, source, target)
+        _finish([_start([*command, "-shared", *objects, "-o", str(made)])], source, target)
         made.chmod(0o700)
-        os.replace(made, target)
+        return made.replace(f"{target}-{_sum(made)}.so")
 
 
 def _start(command: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def _finish(process: subprocess.Popen[str], source: str, target: pathlib.Path) -> None:
+def _finish(running: Sequence[subprocess.Popen[str]], source: str, target: pathlib.Path) -> None:
     """Wait for the compiler; a ProgramError keeps the source that it refused."""
-    said = process.communicate()[1]
-    if process.returncode:
-        kept = target.with_suffix(".cpp")
-        kept.write_text(source)
-        raise ProgramError(
-            "the C++ compiler refused a generated program",
-            expected="a shared object",
-            got=said.strip()[:2000],
-            hint=f"the source is kept as {kept}; command: {shlex.join(map(str, process.args))}",  # type: ignore[arg-type]
-        )
+    said = [process.communicate()[1] for process in running]
+    for process, text in zip(running, said, strict=True):
+        if process.returncode:
+            kept = target.with_suffix(".cpp")
+            kept.write_text(source)
+            raise ProgramError(
+                "the C++ compiler refused a generated program",
+                expected="a shared object",
+                got=text.strip()[:2000],
+                hint=f"the source is kept as {kept}; command: {shlex.join(map(str, process.args))}",  # type: ignore[arg-type]
+            )

@@ -71,7 +71,13 @@ _REALS: dict[type[Op], str] = {
     activations.Tanh: "hyperbolic_tangent({})", activations.Sigmoid: "sigmoid({})",
     activations.Silu: "{0} * sigmoid({0})", activations.Softplus: "softplus({})",
 }  # fmt: skip
-_BOOLEANS = (elementwise.Equal, elementwise.NotEqual, elementwise.Where, BroadcastTo)
+# On conditions, be they numbers 0 and 1 or masks of a vector, 0 and −1: ~ makes of each what & can do with.
+_CONDITIONS: dict[type[Op], str] = {
+    elementwise.Add: "{} | {}", elementwise.Mul: "{} & {}", elementwise.Maximum: "{} | {}",
+    elementwise.Minimum: "{} & {}", elementwise.Less: "~{} & {}", elementwise.LessEqual: "{0} == ({0} & {1})",
+    elementwise.Greater: "{} & ~{}", elementwise.GreaterEqual: "{1} == ({0} & {1})", elementwise.Equal: "{} == {}",
+    elementwise.NotEqual: "{} != {}", elementwise.Where: "choose({}, {}, {})", elementwise.Abs: "{}", BroadcastTo: "{}",
+}  # fmt: skip
 
 
 def _batch_norm(op: BatchNorm, x: Names) -> str:
@@ -120,4 +126,12 @@ def expressible(node: Node) -> bool:
     operands = {i.tensor_type.dtype for i in node.inputs[1 if kind is elementwise.Where else 0 :]}
     if operands <= set(FLOATS):
         return True
-    return kind in (_BOOLEANS if operands == {"bool"} else _NUMBERS)
+    return kind in (_CONDITIONS if operands == {"bool"} else _NUMBERS)
+
+
+def expression(node: Node, names: Names) -> str:
+    """Return the expression of an op over its operands' names."""
+    kind = type(node.op)
+    if kind in _CONDITIONS and all(i.dtype == "bool" for i in node.inputs):
+        return _CONDITIONS[kind].format(*names.inputs)
+    return EXPRESSIONS[kind](node.op, names)

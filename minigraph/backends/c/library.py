@@ -93,6 +93,7 @@ _ROWS: dict[type[Op], Write] = {
 _POOLS: dict[type[Op], Write] = {
     pool.MaxPool2D: lambda node, op: f"max_pool(team, {_windows(node, op, node.inputs[0], node)}",
     pool.MaxPool2DAdjoint: lambda node, op: f"max_pool_adjoint(team, {_windows(node, op, node, node.inputs[1])}",
+    pool.MaxPool2DSelect: lambda node, op: f"max_pool_select(team, {_windows(node, op, node.inputs[0], node)}",
     pool.AvgPool2D: lambda node, op: (
         f"avg_pool(team, {_windows(node, op, node.inputs[0], node)}, {_counted(op, node.inputs[0])}"
     ),

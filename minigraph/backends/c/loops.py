@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from minigraph.backends.c.domain import Domain
-from minigraph.backends.c.expressions import CTYPES, EXPRESSIONS, FLOATS, Names, number
+from minigraph.backends.c.expressions import CTYPES, FLOATS, Names, expression, number
 from minigraph.ir.leaves import Constant
 from minigraph.ir.node import Node
 from minigraph.ir.types import TensorType, known
@@ -89,7 +89,7 @@ class Body:
         names = [self.value(operand, place) for operand in node.inputs]
         lanes = self.lanes or CTYPES[node.inputs[0].dtype]
         text = self._cast(node, names[0]) if isinstance(node.op, Cast) else None
-        text = text or EXPRESSIONS[type(node.op)](node.op, Names(names, lanes))
+        text = text or expression(node, Names(names, lanes))
         return self._name("v", text, all(name in self.fixed for name in names), node)
 
     def _name(self, letter: str, text: str, fixed: bool, node: Node) -> str:

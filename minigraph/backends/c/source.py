@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from minigraph.backends.c.anchors import AnchoredCode
 from minigraph.backends.c.library import LibraryCode
+from minigraph.backends.c.movement import MovementCode
 from minigraph.backends.c.steps import LoopCode, indented
 from minigraph.ir.leaves import Item
 from minigraph.ir.node import Node
@@ -19,7 +20,7 @@ KERNELS = pathlib.Path(__file__).parent / "kernels"
 _INCLUDE = re.compile(r'^#include "(\w+\.h)"$', re.MULTILINE)
 
 # One step of a plan: what it asks for, and what it is in C++.
-StepCode = LoopCode | LibraryCode
+StepCode = LoopCode | LibraryCode | MovementCode
 
 ENTRY = """
 #define MG_ENTRY extern "C" __attribute__((visibility("default")))

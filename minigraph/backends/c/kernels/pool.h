@@ -82,6 +82,21 @@ template <class T> static void max_pool_adjoint(const Team& team, const Conv& p,
   });
 }
 
+// The element of `values` where the first largest element of each window of x is.
+template <class T> static void max_pool_select(const Team& team, const Conv& p, const T* x, const T* values, T* y) {
+  for_windows<T>(team, p, [=](auto lanes, ptrdiff_t n, ptrdiff_t i, ptrdiff_t j, ptrdiff_t c, ptrdiff_t at) {
+    typedef decltype(lanes) V;
+    const V top = largest_of<T, V>(p, n, i, j, x + c);
+    V found = all<V>(0), open = all<V>(1);  // 0 lane by lane, where the element has been met
+    for_taps(p, n, i, j, [&](ptrdiff_t tap) {
+      const auto here = get<V>(x + tap + c) == top;
+      found = choose(here, choose(open == all<V>(1), get<V>(values + tap + c), found), found);
+      open = choose(here, all<V>(0), open);
+    });
+    set(y + at, found);
+  });
+}
+
 // What the average of a window divides by: the elements within `rows` and `columns`, which may reach into the padding.
 template <class T> MG_INLINE T share_of(const Conv& p, ptrdiff_t i, ptrdiff_t j, Range rows, Range columns) {
   const Range a = inside(i * p.sh - p.top - rows.begin, p.kh, p.dh, rows.end - rows.begin);

@@ -117,3 +117,28 @@ static void one_hot(const Team& team, ptrdiff_t outer, ptrdiff_t k, ptrdiff_t in
     for (ptrdiff_t j = 0; j < k; j++) y[at + j * inner] = (T)((ptrdiff_t)x[row] == j);
   });
 }
+
+// y = the place of the first largest element along k; NaN is the largest.
+template <class T>
+static void argmax(const Team& team, ptrdiff_t outer, ptrdiff_t k, ptrdiff_t inner, const T* x, int64_t* y) {
+  for_rows(team, outer, k, inner, [=](ptrdiff_t row, ptrdiff_t at) {
+    T top = x[at];
+    y[row] = 0;
+    for (ptrdiff_t j = 1; j < k && top == top; j++) {
+      const T next = x[at + j * inner];
+      if (next > top || next != next) top = next, y[row] = j;
+    }
+  });
+}
+
+// Mean and variance along k, in two passes.
+template <class T>
+static void row_moments(const Team& team, ptrdiff_t outer, ptrdiff_t k, ptrdiff_t inner, const T* x, T* mean, T* variance) {
+  for_rows(team, outer, k, inner, [=](ptrdiff_t row, ptrdiff_t at) {
+    double sum = 0, squares = 0;
+    for (ptrdiff_t j = 0; j < k; j++) sum += (double)x[at + j * inner];
+    const double m = sum / (double)k;
+    for (ptrdiff_t j = 0; j < k; j++) squares += ((double)x[at + j * inner] - m) * ((double)x[at + j * inner] - m);
+    mean[row] = (T)m, variance[row] = (T)(squares / (double)k);
+  });
+}

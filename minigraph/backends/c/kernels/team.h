@@ -5,7 +5,6 @@
 #pragma once
 #include <pthread.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include "vector.h"
 
@@ -25,12 +24,16 @@ struct Step {
 inline struct Crew {
   pthread_mutex_t busy = PTHREAD_MUTEX_INITIALIZER, lock = PTHREAD_MUTEX_INITIALIZER;
   pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
-  int process = 0, workers = 0, threads = 1;
+  int workers = 0, threads = 1;
   int arrived = 0, phase = 0;  // of the barrier
   int calls = 0, sleeping = 0, finished = 0;
   const Step *first, *last;
   Memory memory;
 } crew;
+
+// Threads do not survive a fork, and what they held at that moment would be held for ever.
+inline void forget_the_crew() { crew = Crew{}; }
+inline const int forgets = pthread_atfork(nullptr, nullptr, forget_the_crew);
 
 MG_INLINE void pause_a_moment(int spins) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -90,7 +93,6 @@ inline void* work(void* argument) {
 // Run some of a program's steps on `threads` threads, of which the caller is the first.
 inline void run_program(const Step* first, const Step* last, const Memory& memory, int threads) {
   pthread_mutex_lock(&crew.busy);
-  if (crew.process != getpid()) crew.process = getpid(), crew.workers = 0, crew.calls = 0;  // threads do not survive a fork
   for (; crew.workers < at_most(threads - 1, 255); crew.workers++) {
     pthread_t made;
     starts[crew.workers] = {crew.workers + 1, crew.calls};
