@@ -48,6 +48,9 @@ class Code(Protocol):
     def step(self, index: int) -> Kernel:
         """Return one step alone: what a profile times."""
 
+    def completed(self) -> int:
+        """Return how many calls have run to their end, where updates are written as they come; else always 0."""
+
     def failed(self, error: BaseException) -> int:
         """Return the step that raised an error out of the call."""
 

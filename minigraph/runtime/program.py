@@ -161,18 +161,13 @@ class Program:
         Raises a ProgramError for missing or unknown inputs and for two steps at once on one program, a ShapeError or
         DTypeError for arrays that do not fit; then nothing has changed.
         """
-        if self.definition.updates:
-            if not self._lock.acquire(blocking=False):
-                raise ProgramError(
-                    "the program is running already",
-                    hint="a training program runs one step at a time; give each thread its own",
-                )
-        else:
-            self._lock.acquire()
-        try:
+        if self.definition.updates and self._lock.locked():
+            raise ProgramError(
+                "the program is running already",
+                hint="a training program runs one step at a time; give each thread its own",
+            )
+        with self._lock:  # a `with` is never interrupted between taking the lock and what gives it back
             return self._run(state, inputs)
-        finally:
-            self._lock.release()
 
     def _run(self, state: State | None, inputs: Mapping[str, Any]) -> dict[str, Any]:
         bound = self._latest.bound if self._latest is not None else None
@@ -182,6 +177,16 @@ class Program:
             inputs = arrays
         for name, target in bound.inputs.items():
             np.copyto(target, inputs[name], casting="same_kind")
+        completed = bound.code.completed()
+        try:
+            return self._step(bound, state, inputs)
+        except KeyboardInterrupt:  # it may come out of a call that has written updates already: then all are written
+            if bound.code.completed() != completed:
+                bound.commit()
+            raise
+
+    def _step(self, bound: _Bound, state: State | None, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Run, check, and commit."""
         start = time.perf_counter()
         with self.backend.running():
             bound.run()

@@ -103,15 +103,19 @@ def within(name: str, got: Array, exact: Array, error: Array) -> None:
     assert not wrong.any(), f"{name}: {apart[wrong][:4]} apart where {error[wrong][:4]} is allowed, of {wrong.sum()}"
 
 
-def agrees(name: str, got: Array, expected: Array, units: int = 16) -> None:
-    """Assert equality, NaN and signs of infinity included; of floats within some units in the last place."""
+def agrees(name: str, got: Array, expected: Array, terms: float = 0.0) -> None:
+    """Assert equality, NaN and signs of infinity included; of floats within 16 units in the last place.
+
+    terms: the size of what may have cancelled out in a sum, which a fused product rounds once less.
+    """
     assert (got.dtype, got.shape) == (expected.dtype, expected.shape), name
     if got.dtype.kind != "f":
         np.testing.assert_array_equal(got, expected, err_msg=name)
         return
     f, wide = np.finfo(got.dtype), expected.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        near = np.abs(got - wide) <= units * (float(f.eps) * np.abs(wide) + float(f.smallest_subnormal))
+        size = np.maximum(np.abs(wide), terms)
+        near = np.abs(got - wide) <= 16 * (float(f.eps) * size + float(f.smallest_subnormal))
     same = (got == expected) | (np.isnan(got) & np.isnan(expected)) | near
     assert same.all(), f"{name}: {got[~same][:4]} instead of {expected[~same][:4]}"
 

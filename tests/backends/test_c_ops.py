@@ -190,7 +190,7 @@ def compare_with_numpy(made: Growing, optimize: bool, quick: bool = True) -> Non
         warnings.simplefilter("ignore")
         expected = run(compile(made.graph, optimize=False), made.values)
     for name, array in expected.items():
-        agrees(name, got[name], array)
+        agrees(name, got[name], array, terms=0.5 if name.startswith("hard") else 0.0)
 
 
 def test_conditions_are_combined_within_a_loop_of_vectors() -> None:

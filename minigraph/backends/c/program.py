@@ -37,6 +37,7 @@ class Program:
         self.threads = threads
         self._outside: dict[int, int] = {}  # address → place in the table
         self._kept: list[Any] = []
+        self._completed = ctypes.c_long(0)
         self._begin = arena.ctypes.data
         self._end = self._begin + arena.nbytes
         source = Source()
@@ -102,7 +103,7 @@ class Program:
 
     def _range(self, first: int, last: int) -> Kernel:
         arguments = (ctypes.c_void_p(self._begin), self._table, ctypes.c_int(self.threads), ctypes.c_int(first))
-        return partial(self._entry, *arguments, ctypes.c_int(last))
+        return partial(self._entry, *arguments, ctypes.c_int(last), ctypes.byref(self._completed))
 
     def __call__(self) -> None:
         """Run all steps."""
@@ -117,6 +118,10 @@ class Program:
     def step(self, index: int) -> Kernel:
         """Return one step alone; it keeps the program, and so the arrays behind the addresses, alive."""
         return lambda: self._single[index]()
+
+    def completed(self) -> int:
+        """Return how many calls have run to their end: an interrupt may come out of a call that has done all."""
+        return self._completed.value if self._whole is not None else 0
 
     def failed(self, error: BaseException) -> int:
         """Return the step that was running."""

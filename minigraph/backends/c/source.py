@@ -24,9 +24,11 @@ StepCode = LoopCode | LibraryCode | MovementCode
 
 ENTRY = """
 #define MG_ENTRY extern "C" __attribute__((visibility("default")))
-// Run steps `first` … `last` − 1; the arena and the addresses of what lies outside of it are the caller's.
-MG_ENTRY void run(char* arena, void* const* outside, int threads, int first, int last) {
+// Run steps `first` … `last` − 1, and count the call as completed; the arena, the addresses of what lies outside of it,
+// and the count are the caller's.
+MG_ENTRY void run(char* arena, void* const* outside, int threads, int first, int last, long* completed) {
   run_program(steps + first, steps + last, {arena, outside}, threads);
+  ++*completed;
 }
 MG_ENTRY void prepare(char* arena, void* const* outside, int threads) {
   run_program(preparations, preparations + sizeof(preparations) / sizeof(Step) - 1, {arena, outside}, threads);
