@@ -148,16 +148,16 @@ def _best(call: Callable[[], _T], enough: float = 0.2, most: int = 20) -> tuple[
     The collector of cycles is off meanwhile, as in `timeit`: when it runs, and over what, is not this call's doing.
     """
     best, spent, runs = math.inf, 0.0, 0
-    while spent < enough and runs < most:
-        gc.collect()
-        gc.disable()
-        try:
+    gc.collect()
+    gc.disable()
+    try:
+        while spent < enough and runs < most:
             start = time.perf_counter()
             result = call()
             taken = time.perf_counter() - start
-        finally:
-            gc.enable()
-        best, spent, runs = min(best, taken), spent + taken, runs + 1
+            best, spent, runs = min(best, taken), spent + taken, runs + 1
+    finally:
+        gc.enable()
     return result, best
 
 
