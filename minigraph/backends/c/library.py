@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from minigraph.backends.c.expressions import CTYPES, FLOATS
 from minigraph.backends.c.loops import shape_of
-from minigraph.backends.c.steps import is_parallel
+from minigraph.backends.c.steps import KernelCode, is_parallel
 from minigraph.ir.node import Node
 from minigraph.ir.op import Op
 from minigraph.ir.types import TensorType
@@ -17,25 +16,6 @@ from minigraph.ops import indexing, loss, pool, reduction
 
 # How a call is written: the node → the C++ call, but for the arrays; None where the kernel does not fit.
 Write = Callable[[Node, Any], str | None]
-
-
-@dataclass(frozen=True)
-class LibraryCode:
-    """A node that is one call; `call` lacks its arrays, which come last."""
-
-    call: str
-    headers: tuple[str, ...]
-    parallel: bool
-    workspace: int = 0
-    overwritable: tuple[int, ...] = ()
-
-    def struct(self) -> str | None:
-        """Return that there is none."""
-        return None
-
-    def run(self, arrays: Sequence[str], name: str) -> list[str]:
-        """Return the statement that computes the step."""
-        return [f"{self.call}, {', '.join(arrays[:-1])});"]
 
 
 def _folded(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, int, int] | None:
@@ -103,16 +83,7 @@ _POOLS: dict[type[Op], Write] = {
 }
 
 
-class ReduceCode(LibraryCode):
-    """A reduction, whose last argument is what a sum is divided by."""
-
-    def run(self, arrays: Sequence[str], name: str) -> list[str]:
-        """Return the statement that computes the step."""
-        call, divisor = self.call.split("|")
-        return [f"{call}, {', '.join(arrays[:-1])}, {divisor});"]
-
-
-def library_code(node: Node, threads: int) -> LibraryCode | None:
+def library_code(node: Node, threads: int) -> KernelCode | None:
     """Return the call that computes a node, or None if there is none."""
     kind = type(node.op)
     if not isinstance(node.type, TensorType) or node.dtype not in FLOATS:
@@ -121,9 +92,10 @@ def library_code(node: Node, threads: int) -> LibraryCode | None:
     call = write(node, node.op) if write is not None else None
     if call is None or 0 in shape_of(node):
         return None
-    parallel = is_parallel(node, threads)
-    if isinstance(node.op, reduction.Reduction) and kind is not reduction.LogSumExp:
+    last = ""
+    if isinstance(node.op, reduction.Reduction) and kind is not reduction.LogSumExp:  # what a sum is divided by
         k = math.prod(shape_of(node.inputs[0])[a] for a in node.op.axes)
-        divisor = f"({CTYPES[node.dtype]}){k if kind is reduction.Mean else 1}"
-        return ReduceCode(f"{call}|{divisor}", (header,), parallel)
-    return LibraryCode(call, (header,), parallel)
+        last = f", ({CTYPES[node.dtype]}){k if kind is reduction.Mean else 1}"
+    return KernelCode(
+        lambda arrays: [f"{call}, {', '.join(arrays[:-1])}{last});"], (header,), is_parallel(node, threads)
+    )

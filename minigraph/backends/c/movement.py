@@ -9,12 +9,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from minigraph.backends.c.expressions import CTYPES, FLOATS, number
 from minigraph.backends.c.loops import shape_of
-from minigraph.backends.c.steps import aligned, is_parallel
+from minigraph.backends.c.steps import KernelCode, Lines, aligned, is_parallel
 from minigraph.ir.node import Node
 from minigraph.ir.op import Op
 from minigraph.ir.types import DTYPES, TensorType
@@ -23,27 +22,6 @@ from minigraph.ops import indexing, norm, random, reduction, shape
 Shape = tuple[int, ...]
 # An axis of a copy: its size, and how far neighbours lie apart in the source and in the target.
 Axis = tuple[int, int, int]
-# The statements of a step from the addresses of its operands, results and workspace.
-Lines = Callable[[Sequence[str]], list[str]]
-
-
-@dataclass(frozen=True)
-class MovementCode:
-    """A node that is some calls of kernels written by hand."""
-
-    lines: Lines
-    headers: tuple[str, ...]
-    parallel: bool
-    workspace: int = 0
-    overwritable: tuple[int, ...] = ()
-
-    def struct(self) -> str | None:
-        """Return that there is none."""
-        return None
-
-    def run(self, arrays: Sequence[str], name: str) -> list[str]:
-        """Return the statements that compute the step."""
-        return self.lines(arrays)
 
 
 def strides(shape: Shape) -> Shape:
@@ -185,7 +163,7 @@ _REDUCTIONS: dict[type[Op], str] = {
 }  # fmt: skip
 
 
-def _reduction(node: Node, threads: int) -> MovementCode | None:
+def _reduction(node: Node, threads: int) -> KernelCode | None:
     """Return the code of a reduction: its axes are moved behind the others first, if they do not lie side by side."""
     op, x = node.op, node.inputs[0]
     whole = shape_of(x)
@@ -212,10 +190,10 @@ def _reduction(node: Node, threads: int) -> MovementCode | None:
         return [*text, f"{_REDUCTIONS[type(op)]}(team, {sizes}, {source}, {results}{divisor});"]
 
     workspace = 0 if side_by_side else aligned(math.prod(whole) * DTYPES[x.dtype])
-    return MovementCode(lines, ("rows.h", "movement.h"), is_parallel(node, threads), workspace)
+    return KernelCode(lines, ("rows.h", "movement.h"), is_parallel(node, threads), workspace)
 
 
-def movement_code(node: Node, threads: int) -> MovementCode | None:
+def movement_code(node: Node, threads: int) -> KernelCode | None:
     """Return the calls that compute a node, or None if there are none."""
     kind = type(node.op)
     if kind not in _MOVES and kind not in _REDUCTIONS:
@@ -226,4 +204,4 @@ def movement_code(node: Node, threads: int) -> MovementCode | None:
     if kind in _REDUCTIONS:
         return _reduction(node, threads)
     lines = (lambda at: []) if all(0 in t.shape for t in types) else _MOVES[kind](node, node.op)
-    return MovementCode(lines, ("movement.h",), is_parallel(node, threads))
+    return KernelCode(lines, ("movement.h",), is_parallel(node, threads))

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from minigraph.backends.c.anchors import AnchoredCode
-from minigraph.backends.c.library import LibraryCode
-from minigraph.backends.c.movement import MovementCode
-from minigraph.backends.c.steps import LoopCode, indented
+from minigraph.backends.c.steps import KernelCode, LoopCode, indented
 from minigraph.ir.leaves import Item
 from minigraph.ir.node import Node
 from minigraph.ir.types import TensorType
@@ -20,7 +18,7 @@ KERNELS = pathlib.Path(__file__).parent / "kernels"
 _INCLUDE = re.compile(r'^#include "(\w+\.h)"$', re.MULTILINE)
 
 # One step of a plan: what it asks for, and what it is in C++.
-StepCode = LoopCode | LibraryCode | MovementCode
+StepCode = LoopCode | KernelCode
 
 ENTRY = """
 #define MG_ENTRY extern "C" __attribute__((visibility("default")))

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 from minigraph.backends.c.domain import Domain
@@ -54,6 +55,29 @@ def is_parallel(node: Node, threads: int) -> bool:
     """Tell whether a step is worth more than one thread: by its operations, and the elements that it touches."""
     elements = sum(known(n.type.nbytes) // 4 for n in (node, *node.inputs))
     return threads > 1 and known(node.op.flops(node)) + elements > _PARALLEL
+
+
+# The statements of a step from the addresses of its operands, results and workspace.
+Lines = Callable[[Sequence[str]], list[str]]
+
+
+@dataclass(frozen=True)
+class KernelCode:
+    """A node that is some calls of kernels written by hand."""
+
+    lines: Lines
+    headers: tuple[str, ...]
+    parallel: bool
+    workspace: int = 0
+    overwritable: tuple[int, ...] = ()
+
+    def struct(self) -> str | None:
+        """Return that there is none."""
+        return None
+
+    def run(self, arrays: Sequence[str], name: str) -> list[str]:
+        """Return the statements that compute the step."""
+        return self.lines(arrays)
 
 
 class LoopCode:
