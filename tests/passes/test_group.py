@@ -13,7 +13,7 @@ from ir.random_graphs import runnable, values_for
 from minigraph import ops
 from minigraph.autodiff import gradients
 from minigraph.backends.c.anchors import anchors
-from minigraph.backends.c.steps import computes
+from minigraph.backends.loops.loop import computes
 from minigraph.ir import Graph, Node, parse, variable, verify
 from minigraph.ir.leaves import Constant, Input, Item, Variable
 from minigraph.ir.leaves import input as input_

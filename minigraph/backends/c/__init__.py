@@ -19,8 +19,9 @@ from minigraph.backends.c.library import library_code
 from minigraph.backends.c.movement import movement_code
 from minigraph.backends.c.program import Program
 from minigraph.backends.c.source import StepCode
-from minigraph.backends.c.steps import LoopCode, computes
+from minigraph.backends.c.steps import LoopCode
 from minigraph.backends.c.tuning import Tuner, by_cost
+from minigraph.backends.loops.loop import computes
 from minigraph.backends.numpy import NumpyBackend
 from minigraph.errors import ArgumentError
 from minigraph.ir.graph import Graph

@@ -12,11 +12,11 @@ from functools import cached_property
 
 from minigraph.backends.c import direct
 from minigraph.backends.c.algorithms import Algorithm
-from minigraph.backends.c.expressions import CTYPES, FLOATS
-from minigraph.backends.c.loops import Body, is_number, shape_of
 from minigraph.backends.c.steps import LoopCode, aligned, indented, over_columns
 from minigraph.backends.c.tuning import Choose
 from minigraph.backends.geometry import Geometry
+from minigraph.backends.loops.body import Body, is_number, shape_of
+from minigraph.backends.loops.expressions import CTYPES, FLOATS
 from minigraph.ir.leaves import Constant
 from minigraph.ir.node import Node
 from minigraph.ir.types import DTYPES

@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minigraph.backends.c.expressions import CTYPES, FLOATS, number
-from minigraph.backends.c.loops import shape_of
 from minigraph.backends.c.steps import KernelCode, Lines, aligned, is_parallel
+from minigraph.backends.loops.body import shape_of
+from minigraph.backends.loops.expressions import CTYPES, FLOATS, number
 from minigraph.ir.node import Node
 from minigraph.ir.op import Op
 from minigraph.ir.types import DTYPES, TensorType

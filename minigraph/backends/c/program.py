@@ -12,8 +12,8 @@ import numpy as np
 from minigraph.backends.base import Bound, Kernel
 from minigraph.backends.c import compilers
 from minigraph.backends.c.anchors import AnchoredCode
-from minigraph.backends.c.expressions import CTYPES
 from minigraph.backends.c.source import Source, StepCode, pointer, result_types
+from minigraph.backends.loops.expressions import CTYPES
 
 Array = np.ndarray[Any, Any]
 

@@ -113,18 +113,18 @@ EXPRESSIONS: dict[type[Op], Expression] = {
 }
 
 
-def expressible(node: Node) -> bool:
+def expressible(node: Node, floats: Sequence[str] = FLOATS) -> bool:
     """Tell whether there is an expression for an op on operands of these dtypes."""
     kind = type(node.op)
     if kind not in EXPRESSIONS:
         return False
     dtypes = {i.tensor_type.dtype for i in node.inputs} | {node.dtype}
-    if not dtypes <= CTYPES.keys():
+    if not dtypes <= {*CTYPES, *floats}:
         return False
     if kind is Cast:
         return True
     operands = {i.tensor_type.dtype for i in node.inputs[1 if kind is elementwise.Where else 0 :]}
-    if operands <= set(FLOATS):
+    if operands <= set(floats):
         return True
     return kind in (_CONDITIONS if operands == {"bool"} else _NUMBERS)
 
