@@ -1,4 +1,6 @@
-"""How ops are computed: `base` is the protocol; `numpy` the reference and the default; `c` the fastest."""
+"""How ops are computed: `base` is the protocol; `numpy` the reference and the default; `c` the fastest on a processor;
+`cupy` for a GPU. `loops` is what the last two generate from.
+"""
 
 import warnings
 
@@ -22,7 +24,15 @@ def _c() -> Backend:
     return CBackend()
 
 
+def _cupy() -> Backend:
+    """Return the GPU backend; an error where there is no GPU: nobody asks for one by mistake."""
+    from minigraph.backends.cupy import CupyBackend
+
+    return CupyBackend()
+
+
 register("numpy", NumpyBackend)
 register("c", _c)
+register("cupy", _cupy)
 
 __all__ = ["Backend", "Kernel", "Needs", "NumpyBackend", "get", "register"]

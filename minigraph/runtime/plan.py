@@ -20,6 +20,8 @@ from minigraph.ir.graph import Graph, execution_order
 from minigraph.ir.leaves import Constant, Input, Item, Variable
 from minigraph.ir.node import Node
 from minigraph.ir.types import TensorType, known
+from minigraph.ops.elementwise import Elementwise
+from minigraph.ops.group import Group
 
 ALIGNMENT = 64  # bytes: a cache line, and what vector units want
 # Above this many buffers only the linear-time strategy runs: the other takes twice the time a buffer for twice as many,
@@ -129,7 +131,9 @@ def _nbytes(node: Node, index: int) -> int:
     return -(-known(type.nbytes, "a planned value's size") // ALIGNMENT) * ALIGNMENT
 
 
-def make_plan(graph: Graph, needs: Callable[[Node], Needs], commits_in_place: bool = False) -> Plan:
+def make_plan(
+    graph: Graph, needs: Callable[[Node], Needs], commits_in_place: bool = False, updates_last: bool = False
+) -> Plan:
     """Return the memory plan of a bound graph; `needs` says what each kernel asks for.
 
     Inputs lie in the arena too, and may be overwritten after their last use; variables and constants do not. Of two
@@ -137,10 +141,16 @@ def make_plan(graph: Graph, needs: Callable[[Node], Needs], commits_in_place: bo
 
     commits_in_place: updates are written over their variables where all that reads the old value has run before. For
     whoever runs a step as a whole, or not at all.
+    updates_last: what is computed for updates alone, element by element, comes after all else: for whoever makes one
+    kernel of all of it. Gradients are kept until then.
     """
     asked = {node: needs(node) for node in graph.nodes if not isinstance(node.op, (Input, Variable, Constant))}
     roots = _alias_roots(graph.nodes, asked)
-    orders = [graph.nodes] if len(graph.updates) < 2 else [graph.nodes, execution_order(graph)]
+    orders: list[Sequence[Node]] = [graph.nodes]
+    if len(graph.updates) > 1:
+        orders.append(execution_order(graph))
+    if updates_last:
+        orders = [_with_updates_last(graph, order) for order in orders]
     plans = [_planned(graph, order, asked, roots, commits_in_place) for order in orders]
     promising, *others = sorted(plans, key=lambda plan: plan.lower_bound)
     _place(promising)
@@ -168,6 +178,20 @@ def _planned(
         _plan_call(plan, node, step, asked[node], last_use)
     plan.lower_bound = _most_alive(plan.all_slots, len(calls))
     return plan
+
+
+def _with_updates_last(graph: Graph, order: Sequence[Node]) -> list[Node]:
+    """Return an order in which loops whose results only updates need come last, in the order that they had."""
+    readers: dict[Node, list[Node]] = defaultdict(list)
+    for node in order:
+        for operand in node.inputs:
+            readers[operand].append(node)
+    outputs, late = set(graph.outputs.values()), set[Node]()
+    for node in reversed(order):
+        loop = isinstance(node.op, (Elementwise, Item)) or (isinstance(node.op, Group) and node.op.anchor is None)
+        if loop and node not in outputs and all(reader in late for reader in readers[node]):
+            late.add(node)
+    return sorted(order, key=lambda node: node in late)
 
 
 def _updates_after_readers(graph: Graph, order: Sequence[Node]) -> Sequence[Node]:

@@ -17,6 +17,7 @@ from minigraph.backends import get
 from minigraph.errors import GraphError, ShapeError
 from minigraph.ir import Constant, Graph, Input, Node, Variable, symbol, variable
 from minigraph.ir.leaves import input as input_
+from minigraph.ops.elementwise import Elementwise
 from minigraph.runtime import Interpreter, Plan, make_plan
 from minigraph.runtime.plan import ALIGNMENT, Slot, _best_fit, _largest_first, _most_alive
 
@@ -256,3 +257,27 @@ def test_every_node_is_planned_once_in_an_order_that_runs():
         assert all(plan.roots[i][0] in computed for i in step.node.inputs)
         computed.add(step.node)
     assert len(plan.steps) == len({s.node for s in plan.steps})
+
+
+def test_what_only_updates_need_comes_last():
+    rng = random.Random(3)
+    for _ in range(10):
+        graph = training_graph(rng)
+        updates = {v: v - 0.5 * graph.outputs[f"{name}/{v.label}"] for name, v in _differentiated(graph)}
+        trained = Graph({name: n for name, n in graph.outputs.items() if "/" not in name}, updates)
+        plan = make_plan(trained, BACKEND.needs, updates_last=True).check()
+        ends = set(trained.updates.values()) - set(trained.outputs.values())
+        first = min((i for i, step in enumerate(plan.steps) if step.node in ends), default=len(plan.steps))
+        behind = [step.node for step in plan.steps[first:]]
+        assert all(isinstance(node.op, Elementwise) for node in behind), plan
+        assert not set(behind) & set(Graph(trained.outputs).nodes), plan
+
+
+def _differentiated(graph: Graph) -> list[tuple[str, Node]]:
+    """Return one (output, variable) for each variable that a gradient was taken by."""
+    found: dict[Node, str] = {}
+    for name in graph.outputs:
+        for v in graph.variables:
+            if name.endswith(f"/{v.label}"):
+                found[v] = name.removesuffix(f"/{v.label}")
+    return [(name, v) for v, name in found.items()]

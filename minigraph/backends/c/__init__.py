@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from minigraph.backends.base import Bound, Code, Kernel, Needs
+from minigraph.backends.base import Bound, Code, HostArrays, Kernel, Needs
 from minigraph.backends.c import compilers
 from minigraph.backends.c.algorithms import Algorithm
 from minigraph.backends.c.anchors import AnchoredCode, anchors
@@ -32,7 +32,7 @@ from minigraph.ops.group import Group
 Array = Any
 
 
-class CBackend:
+class CBackend(HostArrays):
     """Generated C++ on `threads` threads (all processors by default).
 
     precision: "fast" computes 3×3 convolutions by Winograd's algorithm where that is faster; "exact" never does.

@@ -13,6 +13,7 @@ from typing import Any
 
 from minigraph.backends.c.steps import KernelCode, Lines, aligned, is_parallel
 from minigraph.backends.loops.body import shape_of
+from minigraph.backends.loops.domain import strides
 from minigraph.backends.loops.expressions import CTYPES, FLOATS, number
 from minigraph.ir.node import Node
 from minigraph.ir.op import Op
@@ -22,15 +23,6 @@ from minigraph.ops import indexing, norm, random, reduction, shape
 Shape = tuple[int, ...]
 # An axis of a copy: its size, and how far neighbours lie apart in the source and in the target.
 Axis = tuple[int, int, int]
-
-
-def strides(shape: Shape) -> Shape:
-    """Return how far neighbours on each axis lie apart, in elements.
-
-    >>> strides((2, 3, 4))
-    (12, 4, 1)
-    """
-    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
 
 
 def joined(axes: Sequence[Axis]) -> list[Axis]:

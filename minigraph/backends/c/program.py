@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minigraph.backends.base import Bound, Kernel
+from minigraph.backends.base import Bound, Code, Kernel
 from minigraph.backends.c import compilers
 from minigraph.backends.c.anchors import AnchoredCode
 from minigraph.backends.c.source import Source, StepCode, pointer, result_types
@@ -18,7 +18,7 @@ from minigraph.backends.loops.expressions import CTYPES
 Array = np.ndarray[Any, Any]
 
 
-class Program:
+class Program(Code):
     """The code of one plan. Calls go through ctypes, which lets other Python threads run meanwhile."""
 
     def __init__(

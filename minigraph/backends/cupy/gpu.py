@@ -9,9 +9,14 @@ import importlib
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
+from minigraph.backends.dtypes import array_dtype
 from minigraph.errors import ArgumentError, ProgramError
 
 PRECISIONS = ("float32", "tf32")
+# cudaMemcpyKind
+_COPIES = {"host to device": 1, "device to host": 2, "device to device": 3}
 
 
 def missing() -> str | None:
@@ -104,6 +109,29 @@ class Gpu:
         if nbytes:
             self.runtime.memsetAsync(memory.ptr, 0, nbytes, self.stream.ptr)
         return array
+
+    def view(self, memory: Any, offset: int, shape: tuple[int, ...], dtype: str) -> Any:
+        """Return an array that lies in `memory` at a byte offset."""
+        return self.cupy.ndarray(shape, array_dtype(dtype), memptr=memory.data + offset)
+
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+        """Return memory of the host that the device reads and writes while the processor does other things."""
+        array: np.ndarray[Any, Any] = importlib.import_module("cupyx").empty_pinned(shape, dtype)
+        return array
+
+    def copy(self, target: int, source: int, nbytes: int, kind: str, stream: Any = None) -> None:
+        """Enqueue a copy between addresses; kind: "host to device", "device to host" or "device to device"."""
+        if nbytes:
+            self.runtime.memcpyAsync(target, source, nbytes, _COPIES[kind], (stream or self.stream).ptr)
+
+    def from_host(self, values: np.ndarray[Any, Any]) -> Any:
+        """Return device memory with a copy of an array's bytes; waits for it."""
+        memory = self.allocate(values.nbytes)
+        held = self.pinned((values.nbytes,), np.uint8)
+        held[:] = np.ascontiguousarray(values).view(np.uint8).reshape(-1)
+        self.copy(int(memory.data.ptr), held.ctypes.data, values.nbytes, "host to device")
+        self.stream.synchronize()
+        return memory
 
     def seconds(self, work: Any, repeats: int = 3) -> float:
         """Return the least seconds that enqueued work takes on the device."""

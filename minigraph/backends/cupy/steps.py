@@ -17,6 +17,8 @@ THREADS = 256
 MOST_BLOCKS = 132 * 8  # as many as an H200 runs at a time; more would wait for each other
 # Bytes that addresses of arrays, and parts of a workspace, are multiples of: what cuDNN and 16-byte loads ask for.
 ALIGNMENT = 256
+# The place of a parameter that is the program's status word: kernels put there, by atomicMax, what they find wrong.
+STATUS = -2
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Parameter:
 class Launch:
     """A kernel: the statements that each thread runs over its parameters. Sizes are written into the statements.
 
-    name: what profiles call it. headers: files of the kernels' folder that the statements use.
+    name: what profiles call it. headers: files of the kernels' folder that the statements use. elements: of a loop that
+    runs over one long row of any length: its statements know `elements`, and where in it a thread has to `begin` and by
+    which `stride` it goes on; several such launches may become one.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Launch:
     blocks: int
     threads: int = THREADS
     headers: tuple[str, ...] = ()
+    elements: int | None = None
 
 
 class Call(Protocol):
@@ -52,7 +57,9 @@ class Call(Protocol):
     It is called on the program's stream, again and again, and while a graph is captured: it allocates nothing then.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What profiles call it."""
 
     def bind(self, gpu: Gpu, addresses: Sequence[int]) -> Callable[[], object]:
         """Return the callable; addresses are of operands, results, and last the workspace."""

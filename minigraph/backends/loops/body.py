@@ -82,14 +82,14 @@ class Body:
         if isinstance(node.op, MaxPool2DAdjoint):
             return self._first_largest(node, place)
         names = [self.value(operand, place) for operand in node.inputs]
-        lanes = self.lanes or CTYPES[node.inputs[0].dtype]
+        lanes = self.lanes or self.ctype(node.inputs[0].dtype)
         text = self._cast(node, names[0]) if isinstance(node.op, Cast) else None
         text = text or expression(node, Names(names, lanes))
         return self._name("v", text, all(name in self.fixed for name in names), node)
 
     def _name(self, letter: str, text: str, fixed: bool, node: Node) -> str:
         name = f"{letter}{next(self._numbers)}"
-        kind = "auto" if self.lanes else CTYPES[node.dtype]
+        kind = "auto" if self.lanes else self.ctype(node.dtype)
         fixed = fixed and self.hoists
         (self.hoisted if fixed else self.lines).append(f"const {kind} {name} = {text};  // {node.op.name}")
         if fixed:
@@ -97,11 +97,9 @@ class Body:
         return name
 
     def _number(self, node: Node) -> str:
-        import numpy as np
-
         assert isinstance(node.op, Constant)
-        ctype = CTYPES[node.dtype]
-        text = number(np.frombuffer(node.op.data, node.dtype)[0].item(), ctype)
+        ctype = self.ctype(node.dtype)
+        text = number(node.op.values()[0], ctype)
         return f"all<{self.lanes or ctype}>({text})" if node.dtype != "bool" else text
 
     def _cast(self, node: Node, name: str) -> str | None:
@@ -110,18 +108,18 @@ class Body:
         if self.lanes and source == "bool":
             return f"choose({name}, all<V>(1), all<V>(0))"
         if node.dtype == "bool" and source != "bool":
-            return f"{name} != all<{self.lanes or CTYPES[source]}>(0)"
+            return f"{name} != all<{self.lanes or self.ctype(source)}>(0)"
         return None
 
     def _load(self, node: Node, place: Place) -> str:
         shape, pointer = shape_of(node), self.pointers[node]
         index = self.domain.index(shape, place)
         if self.lanes is None:
-            text = f"{pointer}[{index}]"
+            text = self._element(node, pointer, index)
         elif self.domain.column_stride(shape):
             text = f"get<V>({pointer} + {index})"
         else:
-            text = f"all<V>({pointer}[{index}])"
+            text = f"all<V>({self._element(node, pointer, index)})"
         return self._name("x", text, not self.domain.row_index(shape, place), node)
 
     def _largest(self, node: Node) -> str:
@@ -141,7 +139,7 @@ class Body:
         here = everywhere.index(place)
         before = [self._once(node, f"is{i}", partial(self._equal, node, names[i], top)) for i in range(here + 1)]
         condition = " & ".join([before[here], *(f"~{b}" if self.lanes else f"!{b}" for b in before[:here])])
-        zero = f"all<{self.lanes or CTYPES[node.dtype]}>(0)"
+        zero = f"all<{self.lanes or self.ctype(node.dtype)}>(0)"
         return self._name("v", f"choose({condition}, {self.value(g, None)}, {zero})", False, node)
 
     def _once(self, node: Node, what: str, write: Callable[[], str]) -> str:
@@ -158,9 +156,19 @@ class Body:
         """Write a value to its array, at the end of the row."""
         for place in self.places(shape_of(node)):
             name, index = self.value(node, place), self.domain.index(shape_of(node), place)
-            self.stores.append(
-                f"set<V>({pointer} + {index}, {name});" if self.lanes else f"{pointer}[{index}] = {name};"
-            )
+            self.stores.append(self._stored(node, pointer, index, name))
+
+    # --- what a dialect says in its own way --------------------------------------------------------------------------
+
+    def ctype(self, dtype: str) -> str:
+        """Return the type that numbers of a dtype are computed in."""
+        return CTYPES[dtype]
+
+    def _element(self, node: Node, pointer: str, index: str) -> str:
+        return f"{pointer}[{index}]"
+
+    def _stored(self, node: Node, pointer: str, index: str, name: str) -> str:
+        return f"set<V>({pointer} + {index}, {name});" if self.lanes else f"{pointer}[{index}] = {name};"
 
 
 def common_float(nodes: Iterable[Node], arrays: Iterable[Node]) -> str | None:

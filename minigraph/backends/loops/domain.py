@@ -86,7 +86,7 @@ class Domain:
             return ""
         if self.tile != (1, 1):
             return self._tiled_index(aligned, place)
-        strides = _strides(aligned)
+        apart = strides(aligned)
         if math.prod(aligned) == math.prod(self.shape):
             return f"r * {self.columns}" if self.rows > 1 else ""
         terms, after = [], self.rows
@@ -97,7 +97,7 @@ class Domain:
                 continue
             digit = "r" if after == 1 else f"r / {after}"
             digit = digit if before == self.rows else f"{digit} % {size}"
-            terms.append(f"({digit}) * {strides[group[-1]]}")
+            terms.append(f"({digit}) * {apart[group[-1]]}")
         return " + ".join(terms)
 
     def _tiled_index(self, aligned: Shape, place: tuple[int, int] | None) -> str:
@@ -117,5 +117,10 @@ def _aligned(shape: Shape, rank: int) -> Shape:
     return (1,) * (rank - len(shape)) + tuple(shape)
 
 
-def _strides(shape: Shape) -> list[int]:
-    return [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+def strides(shape: Shape) -> Shape:
+    """Return how far neighbours on each axis lie apart, in elements.
+
+    >>> strides((2, 3, 4))
+    (12, 4, 1)
+    """
+    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))

@@ -31,6 +31,8 @@ def computes(node: Node, floats: Sequence[str] = FLOATS) -> bool:
 class Loop:
     """A node that is one loop, with or without an anchor before it."""
 
+    cuts_rows = True  # whether one long row is run through as many: what caches of processors like
+
     def __init__(self, node: Node) -> None:
         self.node = node
         self.steps = steps_of(node, node.origin) if isinstance(node.op, Group) else [node]
@@ -64,7 +66,7 @@ class Loop:
             shape = shape_of(fine.inputs[0])
         keep_last = self.anchor is not None or any(len(s.op.axes) < s.inputs[0].rank for s in sums)  # type: ignore[attr-defined]
         domain = Domain.over(shape, tile, [shape, *self._read_shapes()], keep_last)
-        return domain if keep_last else domain.flattened()
+        return domain.flattened() if self.cuts_rows and not keep_last else domain
 
     def _read_shapes(self) -> list[tuple[int, ...]]:
         """Return the shapes of what the loop reads: not those that only its anchor does."""

@@ -1,0 +1,95 @@
+"""Between host and device: inputs through pinned memory on a stream of their own, two deep; results read back later.
+
+While one step computes, the next one's inputs are on their way. Copies read and write pinned memory, which the
+device's copy engines reach by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minigraph.backends.cupy.gpu import Gpu
+from minigraph.errors import ProgramError
+
+Array = Any
+HostArray = np.ndarray[Any, Any]
+
+
+@dataclass
+class _Slot:
+    """One of two ways an input takes: pinned memory, device memory, and what has happened to them so far."""
+
+    pinned: HostArray
+    staged: Array
+    arrived: Any  # event: the copy from pinned memory is done
+    consumed: Any  # event: the copy to the program's input is done
+
+
+class Staging:
+    """Copies of one backend."""
+
+    def __init__(self, gpu: Gpu, status: Array) -> None:
+        self.gpu = gpu
+        self._status = status
+        self._stream = gpu.cupy.cuda.Stream(non_blocking=True)
+        self._slots: dict[tuple[int, int], list[_Slot]] = {}  # of a target's address and size; the next one first
+
+    def upload(self, target: Array, value: HostArray) -> None:
+        """Enqueue a copy of `value`, which the caller may change at once, into a device array."""
+        if not target.nbytes:
+            return
+        gpu = self.gpu
+        slots = self._slots_of(target)
+        slot = slots.pop(0)
+        slots.append(slot)
+        slot.arrived.synchronize()  # two steps ago: long done, unless the host is far ahead
+        np.copyto(slot.pinned.view(target.dtype).reshape(target.shape), value, casting="same_kind")
+        self._stream.wait_event(slot.consumed)
+        gpu.copy(int(slot.staged.data.ptr), slot.pinned.ctypes.data, target.nbytes, "host to device", self._stream)
+        slot.arrived.record(self._stream)
+        gpu.stream.wait_event(slot.arrived)
+        gpu.copy(int(target.data.ptr), int(slot.staged.data.ptr), target.nbytes, "device to device")
+        slot.consumed.record(gpu.stream)
+
+    def _slots_of(self, target: Array) -> list[_Slot]:
+        key = (int(target.data.ptr), int(target.nbytes))
+        if key not in self._slots:
+            self._slots[key] = [self._slot(target.nbytes) for _ in range(2)]
+        return self._slots[key]
+
+    def _slot(self, nbytes: int) -> _Slot:
+        event = self.gpu.cupy.cuda.Event
+        slot = _Slot(self.gpu.pinned((nbytes,), np.uint8), self.gpu.allocate(nbytes), event(), event())
+        slot.arrived.record(self._stream)
+        slot.consumed.record(self.gpu.stream)  # behind the clearing of the memory
+        return slot
+
+    def download(self, arrays: Sequence[Array]) -> Callable[[], list[HostArray]]:
+        """Enqueue copies to the host; the returned callable waits for them, and raises what the device met."""
+        gpu = self.gpu
+        held = [gpu.pinned(tuple(a.shape), a.dtype) for a in (*arrays, self._status)]
+        for source, target in zip((*arrays, self._status), held, strict=True):
+            gpu.copy(target.ctypes.data, int(source.data.ptr), int(source.nbytes), "device to host")
+        done = gpu.cupy.cuda.Event(disable_timing=True)
+        done.record(gpu.stream)
+
+        def result() -> list[HostArray]:
+            try:
+                done.synchronize()
+            except RuntimeError as error:  # CUDA's errors come out of whatever waits next
+                raise ProgramError(f"the device met an error: {error}", where="") from error
+            if held[-1].view(np.int32)[0]:
+                self._refuse()
+            return [np.array(a) for a in held[:-1]]
+
+        return result
+
+    def _refuse(self) -> None:
+        """Clear the status word and raise a ProgramError for what a kernel has found wrong."""
+        self.gpu.runtime.memsetAsync(int(self._status.data.ptr), 0, int(self._status.nbytes), self.gpu.stream.ptr)
+        hint = 'gather(…, mode="clip") takes the nearest one that there is'
+        raise ProgramError("an index is out of range", hint=hint, where="")

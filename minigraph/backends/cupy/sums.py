@@ -1,0 +1,137 @@
+"""Loops that sum, in two stages: blocks leave partial results for each column, and a second kernel joins them.
+
+A block takes some of the columns and every so many of their rows, its threads side by side on neighbouring columns;
+where nothing but whole sums are taken, threads take any piece. All is added in a fixed order.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from minigraph.backends.cupy.dtypes import CUDA_TYPES
+from minigraph.backends.cupy.pieces import UNROLLED, CudaLoop
+from minigraph.backends.cupy.steps import MOST_BLOCKS, THREADS, Launch, Parameter, aligned, blocks_for
+from minigraph.backends.loops.body import Sums, shape_of
+from minigraph.backends.loops.loop import dtype_of
+from minigraph.ops.group import reduces
+from minigraph.ops.norm import Moments
+from minigraph.ops.reduction import Mean
+
+# Threads of a block side by side at most, in the first stage and, as sums.cuh has it, in the second.
+_SIDE_BY_SIDE = _JOINED_SIDE_BY_SIDE = 32
+# Rows that a thread should have to itself at least.
+_FEWEST_ROWS = 8
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """How the first stage is cut: threads side by side, blocks side by side, and blocks one below the other."""
+
+    across: int
+    side_by_side: int
+    parts: int
+
+    @property
+    def below(self) -> int:
+        """Rows of threads in a block."""
+        return THREADS // self.across
+
+    @classmethod
+    def of(cls, loop: CudaLoop) -> _Blocks:
+        """Return a cut that gives all of a GPU something to do, and each thread some rows."""
+        if loop.sums_all:
+            return cls(1, 1, blocks_for(loop.pieces(), 4))
+        pieces = -(-loop.domain.columns // loop.width)
+        across = min(_SIDE_BY_SIDE, 1 << (pieces - 1).bit_length())
+        side_by_side = -(-pieces // across)
+        positions = loop.domain.rows * loop.windows
+        most = max(1, MOST_BLOCKS // side_by_side)
+        return cls(across, side_by_side, max(1, min(most, positions * across // (THREADS * _FEWEST_ROWS))))
+
+
+def two_stages(loop: CudaLoop, scratch: int) -> tuple[tuple[Launch, Launch], int]:
+    """Return both kernels of a loop that sums, and the bytes, from `scratch` on, of the first one's results."""
+    blocks = _Blocks.of(loop)
+    kind = _kept_in(loop)
+    apart = sum(each.width for each in loop.sums) * loop.columns
+    partials = Parameter(f"{kind}* partials", -1, scratch)
+    lines = [f"{_keeper(loop, each)} sum{i};" for i, each in enumerate(loop.sums)]
+    lines += _whole_sums(loop, apart) if loop.sums_all else _column_sums(loop, blocks, apart)
+    first = loop.launch(lines, blocks.parts * blocks.side_by_side)
+    first = replace(first, parameters=(*first.parameters, partials), headers=("sums.cuh",))
+    nbytes = aligned(blocks.parts * apart * (8 if kind == "double" else 4))
+    return (first, _joining(loop, partials, blocks.parts, apart)), nbytes
+
+
+def _kept_in(loop: CudaLoop) -> str:
+    """Return the type of all sums: double where any is of doubles."""
+    return "double" if any(each.node.inputs[0].dtype == "float64" for each in loop.sums) else "float"
+
+
+def _keeper(loop: CudaLoop, each: Sums) -> str:
+    """Return the type of what a thread keeps of a sum."""
+    kind = "Spreading" if isinstance(each.node.op, Moments) else "Adding"
+    return f"{kind}<{_kept_in(loop)}, {loop.width}>"
+
+
+def _whole_sums(loop: CudaLoop, apart: int) -> list[str]:
+    """Return the loop over all pieces, after which a block leaves one partial result of each sum."""
+    left = [
+        f"join_all<{_keeper(loop, each)}, {_kept_in(loop)}, {loop.width}, {THREADS}>"
+        f"(sum{i}, partials + (Index)blockIdx.x * {apart} + {each.offset});"
+        for i, each in enumerate(loop.sums)
+    ]
+    return [*loop.at(), *loop.each_piece(), *left]
+
+
+def _column_sums(loop: CudaLoop, blocks: _Blocks, apart: int) -> list[str]:
+    """Return the loop of a block over rows of its columns, after which it leaves a partial result for each column."""
+    positions = loop.domain.rows * loop.windows
+    across, below = blocks.across, blocks.below
+    left = [
+        f"join_block<{_keeper(loop, each)}, {_kept_in(loop)}, {loop.width}, {across}, {below}>"
+        f"(sum{i}, x, y, column, {loop.columns}, partials + (Index)part * {apart} + {each.offset});"
+        for i, each in enumerate(loop.sums)
+    ]
+    return [
+        f"const int x = threadIdx.x % {across}, y = threadIdx.x / {across};",
+        f"const int column = (blockIdx.x % {blocks.side_by_side} * {across} + x) * {loop.width};",
+        f"const int part = blockIdx.x / {blocks.side_by_side};",
+        *loop.at(),
+        f"if (column < {loop.domain.columns})",
+        f"  {UNROLLED}",
+        f"  for ({loop.index} i = part * {below} + y; i < {positions}; i += {blocks.parts * below})",
+        f"    at({loop.lanes_of(loop.width)}{{}}, {loop.row_and_window('i')}, column);",
+        *left,
+    ]
+
+
+def _joining(loop: CudaLoop, partials: Parameter, parts: int, apart: int) -> Launch:
+    """Return the second stage of all sums: a block for some columns of each."""
+    count = len(loop.node.inputs)
+    results = [
+        Parameter(f"{CUDA_TYPES[dtype_of(step)]}* out{i}", count + i)
+        for i, (step, _) in enumerate(loop.results)
+        if reduces(step)
+    ]
+    sizes = f"{parts}, {apart}, {loop.columns}"
+    statements = tuple(_joined(loop, each, f"partials + {each.offset}, {sizes}") for each in loop.sums)
+    read = replace(partials, declaration=f"const {partials.declaration}")
+    blocks = 1 if loop.sums_all else -(-loop.columns // _JOINED_SIDE_BY_SIDE)
+    return Launch("sums_of_parts", (read, *results), statements, blocks, THREADS, ("sums.cuh",))
+
+
+def _joined(loop: CudaLoop, each: Sums, sizes: str) -> str:
+    """Return the statement that joins the partial results of one sum, and writes it."""
+    node, shape = each.node, shape_of(each.node.inputs[0])
+    whole = len(shape) == len(node.op.axes)  # type: ignore[attr-defined]
+    ctype = CUDA_TYPES[dtype_of(node)]
+    places = {index: i for i, (step, index) in enumerate(loop.results) if step is node}
+    alone = "if (blockIdx.x == 0) " if whole and not loop.sums_all else ""
+    call = f"<{ctype}, {_kept_in(loop)}>({sizes}, {'true' if whole else 'false'}"
+    if isinstance(node.op, Moments):
+        mean, variance = (f"out{places[i]}" if i in places else f"({ctype}*)0" for i in range(2))
+        return f"{alone}finish_moments{call}, {mean}, {variance});"
+    divisor = math.prod(shape if whole else shape[:-1]) if isinstance(node.op, Mean) else 1
+    return f"{alone}finish_sum{call}, {divisor}, out{places[0]});"

@@ -1,0 +1,29 @@
+"""What dtypes are called as those of arrays."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from minigraph.errors import MissingExtraError
+
+
+@cache
+def array_dtype(name: str) -> np.dtype[Any]:
+    """Return the dtype of arrays of a dtype's name.
+
+    NumPy has no bfloat16: the package ml_dtypes brings it, and is loaded when the first such array is made. Raises a
+    MissingExtraError where it is absent.
+
+    >>> array_dtype("float16")
+    dtype('float16')
+    """
+    if name == "bfloat16":
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise MissingExtraError("ml_dtypes", "bfloat16", "an array of bfloat16") from None
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
