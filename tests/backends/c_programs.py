@@ -109,6 +109,9 @@ def agrees(name: str, got: Array, expected: Array, terms: float = 0.0) -> None:
     terms: the size of what may have cancelled out in a sum, which a fused product rounds once less.
     """
     assert (got.dtype, got.shape) == (expected.dtype, expected.shape), name
+    if str(got.dtype) == "bfloat16":  # of which NumPy does not know that it is a float
+        np.testing.assert_array_equal(got.astype(np.float32), expected.astype(np.float32), err_msg=name)
+        return
     if got.dtype.kind != "f":
         np.testing.assert_array_equal(got, expected, err_msg=name)
         return

@@ -84,7 +84,7 @@ def in_proportion(small: int, limit: float) -> None:
 
 
 def test_ten_times_the_nodes_take_about_ten_times_as_long():
-    in_proportion(400, QUICK_RATIO)
+    in_proportion(200, QUICK_RATIO)
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def programs(dtype: str) -> tuple[mg.Model, mg.Graph, dict[str, mg.Program]]:
     return model, graph, made
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.slow)])
 def test_twenty_steps_with_each_pass_on_and_off(dtype):
     model, graph, made = programs(dtype)
     ends = {**graph.outputs, **{t.label: value for t, value in graph.updates.items()}}

@@ -11,7 +11,7 @@ from minigraph.backends.cupy.gpu import Gpu
 from minigraph.backends.cupy.loops import loop_code
 from minigraph.backends.cupy.pieces import CudaLoop
 from minigraph.backends.cupy.products import product_code
-from minigraph.backends.cupy.steps import Action, Parameter, StepCode, aligned
+from minigraph.backends.cupy.steps import Action, Launch, Parameter, StepCode, aligned, blocks_for
 from minigraph.backends.loops.body import shape_of
 from minigraph.ir.node import Node
 from minigraph.ir.types import known
@@ -32,14 +32,24 @@ def _is_something(node: Node) -> bool:
 
 
 def multiplies(node: Node) -> bool:
-    """Tell whether an op by itself is a convolution or product that there is code for."""
-    return isinstance(node.op, (Convolution, MatMul)) and _is_something(node)
+    """Tell whether an op by itself is a convolution or product."""
+    return isinstance(node.op, (Convolution, MatMul))
 
 
 def single_code(node: Node, gpu: Gpu) -> StepCode:
     """Return the code of a convolution or product that is a step of its own."""
+    if not _is_something(node):
+        return _sum_of_nothing(node)
     actions, workspace = _anchor_code(node, (0, 1, 2), gpu, 0)
     return StepCode(actions, workspace)
+
+
+def _sum_of_nothing(node: Node) -> StepCode:
+    """Return what writes zeros, where there are results to write."""
+    size, ctype = known(node.tensor_type.size), CUDA_TYPES[node.dtype]
+    lines = (f"for (Index i = thread_index(); i < {size}; i += thread_count()) out[i] = {ctype}(0);",)
+    zeros = Launch("zeros", (Parameter(f"{ctype}* out", len(node.inputs)),), lines, blocks_for(size))
+    return StepCode((zeros,) if size else ())
 
 
 def _anchor_code(anchor: Node, places: tuple[int, int, int], gpu: Gpu, scratch: int) -> tuple[tuple[Action, ...], int]:

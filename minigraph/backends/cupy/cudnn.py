@@ -1,4 +1,4 @@
-"""Convolutions by cuDNN: a plan is called, before it a kernel brought into the order that cuDNN wants, or after it back."""
+"""Convolutions by cuDNN: a call of a plan, and kernels brought into the order that the library wants, or back."""
 
 from __future__ import annotations
 

@@ -92,8 +92,8 @@ class Gpu:
 
     @cached_property
     def cublas(self) -> Any:
-        """CuPy's bindings of cuBLAS."""
-        return importlib.import_module("cupy_backends.cuda.libs.cublas")
+        """CuPy's bindings of cuBLAS; asked of their package, which loads the library first."""
+        return importlib.import_module("cupy_backends.cuda.libs").cublas
 
     @cached_property
     def cublas_handle(self) -> int:

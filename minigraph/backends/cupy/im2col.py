@@ -37,7 +37,7 @@ def are_pixels(g: Geometry) -> bool:
 
 @dataclass(frozen=True)
 class Slice:
-    """Some windows: of whole images, or rows of them in one. height: of the image rows from `top` on, for the adjoint."""
+    """Some windows: of whole images, or rows of them in one. height: image rows from `top` on, for the adjoint."""
 
     image: int
     images: int
@@ -47,10 +47,10 @@ class Slice:
     height: int = 0
 
 
-def by_windows(g: Geometry, most_bytes: int) -> Iterator[Slice]:
+def by_windows(g: Geometry, most_bytes: int, itemsize: int) -> Iterator[Slice]:
     """Yield slices of all windows whose matrix takes no more than so many bytes, but a row of windows at least."""
     count, height, width, _ = g.outputs
-    rows = max(1, most_bytes // max(1, width * g.groups * g.depth * g.itemsize))
+    rows = max(1, most_bytes // (width * g.groups * g.depth * itemsize))
     if rows >= height:
         images = rows // height
         for image in range(0, count, images):
@@ -61,13 +61,13 @@ def by_windows(g: Geometry, most_bytes: int) -> Iterator[Slice]:
             yield Slice(image, 1, first, min(rows, height - first))
 
 
-def by_image_rows(g: Geometry, most_bytes: int) -> Iterator[Slice]:
+def by_image_rows(g: Geometry, most_bytes: int, itemsize: int) -> Iterator[Slice]:
     """Yield slices of the images, with the rows of windows that meet them, whose matrix takes no more than that."""
     stride, extent, top_pad = g.window.strides[0], g.window.extent[0], g.pads[0][0]
     count, windows_down, width, _ = g.outputs
-    rows = max(1, most_bytes // max(1, width * g.groups * g.depth * g.itemsize))
+    rows = max(1, most_bytes // (width * g.groups * g.depth * itemsize))
     if rows >= windows_down:
-        yield from by_windows(g, most_bytes)
+        yield from by_windows(g, most_bytes, itemsize)
         return
     height = max(1, (rows - 1) * stride - extent + 2)
     for image in range(count):
@@ -81,7 +81,7 @@ def by_image_rows(g: Geometry, most_bytes: int) -> Iterator[Slice]:
 def matrix_code(
     op: Convolution, g: Geometry, dtype: str, places: Places, gpu: Gpu, scratch: int
 ) -> tuple[tuple[Action, ...], int]:
-    """Return the actions that compute a convolution by matrix products, and the bytes of workspace from `scratch` on."""
+    """Return the actions that compute a convolution by products, and the bytes of workspace from `scratch` on."""
     products = Products(g, dtype, places, scratch)
     most = min(gpu.workspace, MOST_BYTES)
     if isinstance(op, Conv2D):
@@ -89,6 +89,11 @@ def matrix_code(
     if isinstance(op, Conv2DTranspose):
         return products.transpose(most)
     return products.kernel_adjoint(most)
+
+
+def _summed(dtype: str) -> str:
+    """Return the dtype that elements of a dtype are added up in."""
+    return "float32" if dtype in HALF else dtype
 
 
 @dataclass(frozen=True)
@@ -105,10 +110,10 @@ class Products:
         """Elements of the matrix for a row of windows."""
         return self.g.outputs[2] * self.g.groups * self.g.depth
 
-    def _workspace(self, slices: list[Slice]) -> int:
+    def _workspace(self, slices: list[Slice], itemsize: int | None = None) -> int:
         if are_pixels(self.g):
             return 0
-        return aligned(max(s.images * s.rows for s in slices) * self._room * self.g.itemsize)
+        return aligned(max(s.images * s.rows for s in slices) * self._room * (itemsize or self.g.itemsize))
 
     def _rows(self, s: Slice) -> int:
         return s.images * s.rows * self.g.outputs[2]
@@ -143,20 +148,25 @@ class Products:
         return tuple(actions), self._workspace(slices)
 
     def transpose(self, most_bytes: int) -> tuple[tuple[Action, ...], int]:
-        """x = what the windows y · kernelᵀ add up to: each pixel has one thread that adds, always in the same order."""
+        """x = what the windows y · kernelᵀ add up to: each pixel has one thread that adds, always in the same order.
+
+        The windows are kept in the type that is added in.
+        """
         y, kernel, x = self.places
         pixels = are_pixels(self.g)
-        slices = self._slices(most_bytes) if pixels else list(by_image_rows(self.g, most_bytes))
+        itemsize = self.g.itemsize if pixels else DTYPES[_summed(self.dtype)]
+        slices = self._slices(most_bytes) if pixels else list(by_image_rows(self.g, most_bytes, itemsize))
         actions = list[Action]()
         for s in slices:
             if s.rows:
                 actions.append(self._gemm(
                     self._outputs(y, s), self._kernel(kernel, transposed=True), self._windows(x),
-                    (self._rows(s), self.g.depth, self.g.outputs[3] // self.g.groups),
+                    (self._rows(s), self.g.depth, self.g.outputs[3] // self.g.groups), False,
+                    None if pixels else _summed(self.dtype),
                 ))  # fmt: skip
             if not pixels:
                 actions.append(self._added(x, s))
-        return tuple(actions), self._workspace(slices)
+        return tuple(actions), self._workspace(slices, itemsize)
 
     def kernel_adjoint(self, most_bytes: int) -> tuple[tuple[Action, ...], int]:
         """Kernel = Σ over slices of windows of xᵀ · y; sums of several slices are float32 at the least."""
@@ -171,7 +181,7 @@ class Products:
             actions.append(self._gemm(
                 self._windows(x, transposed=True), self._outputs(y, s), total,
                 (self.g.depth, self.g.outputs[3] // self.g.groups, self._rows(s)), number > 0,
-                "float32" if wide else None,
+                _summed(self.dtype) if wide else None,
             ))  # fmt: skip
         if not wide:
             return tuple(actions), room
@@ -181,7 +191,7 @@ class Products:
     def _slices(self, most_bytes: int) -> list[Slice]:
         if are_pixels(self.g):
             return [Slice(0, self.g.outputs[0], 0, self.g.outputs[1])]
-        return list(by_windows(self.g, most_bytes))
+        return list(by_windows(self.g, most_bytes, self.g.itemsize))
 
     def _gemm(
         self, left: Matrix, right: Matrix, result: Matrix, sizes: tuple[int, int, int], accumulate: bool = False,
@@ -211,7 +221,10 @@ class Products:
         ctype, width = CUDA_TYPES[self.dtype], self._width
         numbers = (width, s.images, s.top, s.height, s.first, s.rows)
         line = template("col2im", windows(self.g), *numbers) + "(matrix, x);"
-        pointers = (read(ctype, "matrix", -1, self.scratch), written(ctype, "x", x, self._image_offset(s)))
+        pointers = (
+            read(computed_in(self.dtype), "matrix", -1, self.scratch),
+            written(ctype, "x", x, self._image_offset(s)),
+        )
         blocks = blocks_for(s.images * s.height * self.g.images[2] * self.g.images[3] // width)
         return Launch("col2im", pointers, (line,), blocks, headers=("windows.cuh",))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from minigraph.backends.cupy.dtypes import CUDA_TYPES, computed_in
-from minigraph.backends.cupy.places import places, read, template, up_to_power, widest, written
+from minigraph.backends.cupy.places import fill, places, read, template, up_to_power, widest, written
 from minigraph.backends.cupy.reductions import BUSY, reduction_code
 from minigraph.backends.cupy.steps import STATUS, THREADS, Launch, Parameter, StepCode, aligned, blocks_for
 from minigraph.backends.loops.body import shape_of
@@ -49,10 +49,7 @@ def _rows(node: Node, op: Any) -> StepCode:
     if size == 0:
         return StepCode(())
     if k == 0:
-        line = f"fill({size}, from_float<{ctype}>(0), y);"
-        return StepCode(
-            (Launch("fill", (written(ctype, "y", 2),), (line,), blocks_for(size), headers=("movement.cuh",)),)
-        )
+        return StepCode((fill(node.dtype, size, 0, 2),))
     pack = widest(DTYPES[x.dtype], k) if step == 1 else 1
     group = _threads_of_row(k, k // pack, rows, step > 1)
     threads = max(THREADS, group) if group <= 32 else group

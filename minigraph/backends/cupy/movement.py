@@ -1,7 +1,7 @@
-"""Steps that move elements or make them of nothing: transposes, slices, pads, pieces, gathers, random numbers.
+"""Steps that move elements or make them of nothing: transposes, slices, pads, pieces, random numbers.
 
 Copies are between places of two arrays, by words as wide as sizes and gaps allow; where the last axis moves, tiles go
-through shared memory. An index that is out of range is clipped, and noted in the program's status word.
+through shared memory. What is picked by indices is in `gathers`.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minigraph.backends.c.movement import Axis, joined, strides
-from minigraph.backends.cupy.dtypes import CUDA_TYPES, FLOATS, computed_in
-from minigraph.backends.cupy.places import places, read, template, up_to_power, widest, written
-from minigraph.backends.cupy.steps import STATUS, THREADS, Launch, Parameter, StepCode, aligned, blocks_for
+from minigraph.backends.c.movement import Axis, joined
+from minigraph.backends.cupy.dtypes import CUDA_TYPES
+from minigraph.backends.cupy.gathers import gather_adjoint_code, gather_code
+from minigraph.backends.cupy.places import WORDS, constant, fill, places, read, template, widest, written
+from minigraph.backends.cupy.steps import Launch, StepCode, blocks_for
 from minigraph.backends.loops.body import shape_of
-from minigraph.backends.loops.expressions import number
+from minigraph.backends.loops.domain import strides
 from minigraph.ir.node import Node
 from minigraph.ir.op import Op
 from minigraph.ir.types import DTYPES, TensorType
 from minigraph.ops import indexing, random, shape
 
-# What is moved, by its bytes.
-WORDS = {1: "uint8_t", 2: "uint16_t", 4: "uint32_t", 8: "uint64_t", 16: "Word16"}
 # Axes shorter than this are not worth a tile of their own; the tiles' side for elements of up to 2 bytes, and of more.
 _SHORT, _SIDES = 16, (64, 32)
 _HEADERS = ("movement.cuh",)
@@ -155,26 +154,10 @@ def _laid(node: Node, starts: Sequence[int], steps: Sequence[int], value: float)
         axes = [(*axis[:4], axis[4] // pack) for axis in axes]
         axes.append((size // pack, start // pack, 1, count // pack, 1))
     where = template("Laid", *(n for axis in reversed(axes) for n in axis))
-    line = f"{template('lay', where, pack)}({_constant(value, node.dtype)}, x, y);"
+    line = f"{template('lay', where, pack)}({constant(value, node.dtype)}, x, y);"
     blocks = blocks_for(math.prod(shape_of(node)) // pack)
     pointers = (read(ctype, "x", 0), written(ctype, "y", 1))
     return StepCode((Launch(node.op.name, pointers, (line,), blocks, headers=_HEADERS),))
-
-
-def _constant(value: float, dtype: str) -> str:
-    """Return a number as a stored one.
-
-    >>> _constant(0.5, "float16"), _constant(2, "int8")
-    ('from_float<__half>(0x1.0000000000000p-1)', 'from_float<int8_t>(2)')
-    """
-    text = number(value, computed_in(dtype)) if dtype != "bool" else str(bool(value)).lower()
-    return f"from_float<{CUDA_TYPES[dtype]}>({text})"
-
-
-def _filled(node: Node, value: float, place: int) -> StepCode:
-    size, ctype = math.prod(shape_of(node)), CUDA_TYPES[node.dtype]
-    line = f"fill({size}, {_constant(value, node.dtype)}, y);"
-    return StepCode((Launch("fill", (written(ctype, "y", place),), (line,), blocks_for(size), headers=_HEADERS),))
 
 
 def _one_hot(node: Node, op: indexing.OneHot) -> StepCode:
@@ -192,76 +175,8 @@ def _random(node: Node, op: random.RandomUniform) -> StepCode:
     return StepCode((Launch("random_uniform", pointers, (line,), blocks, headers=("philox.cuh",)),))
 
 
-# --- gathers ----------------------------------------------------------------------------------------------------------
-
-# Keys that a block sorts in shared memory.
-_CHUNK = 2048
-
-
-def _clips(op: Any) -> bool:
-    return getattr(op, "mode", "raise") == "clip"
-
-
-def _indices(node: Node) -> tuple[Parameter, Parameter]:
-    return read(CUDA_TYPES[node.inputs[1].dtype], "indices", 1), Parameter("int* status", STATUS)
-
-
-def _gather(node: Node, op: indexing.Gather) -> StepCode:
-    x, itemsize = shape_of(node.inputs[0]), DTYPES[node.dtype]
-    axis = op.axis % len(x)
-    count, inner = math.prod(shape_of(node.inputs[1])), math.prod(x[axis + 1 :])
-    status = _indices(node)[1]
-    if x[axis] == 0:  # no index is right
-        return StepCode(
-            (Launch("gather", (status,), ("atomicMax(status, (int)INDEX_OUT_OF_RANGE);",), 1, 1, ("gather.cuh",)),)
-        )
-    width = widest(itemsize, inner)
-    word = WORDS[width * itemsize]
-    line = (
-        f"{template('gather', math.prod(x[:axis]), x[axis], inner // width, count, _clips(op))}(x, indices, status, y);"
-    )
-    pointers = (read(word, "x", 0), *_indices(node), written(word, "y", 2))
-    blocks = blocks_for(math.prod(shape_of(node)) // width)
-    return StepCode((Launch("gather", pointers, (line,), blocks, headers=("movement.cuh", "gather.cuh")),))
-
-
-def _gather_adjoint(node: Node, op: indexing.GatherAdjoint) -> StepCode:
-    x, indices = node.inputs
-    sizes, ctype = shape_of(node), CUDA_TYPES[node.dtype]
-    axis, count = op.axis % node.rank, math.prod(shape_of(indices))
-    if 0 in shape_of(x):
-        return _filled(node, 0, 2)
-    outer, inner, room = math.prod(sizes[:axis]), math.prod(sizes[axis + 1 :]), up_to_power(count)
-    pack = min(4, widest(DTYPES[node.dtype], inner))
-    total = computed_in(node.dtype) if node.dtype in (*FLOATS, "bool") else "uint64_t"
-    call = template("gather_adjoint", total, outer, sizes[axis], inner, count, room, pack)
-    pointers = (read("Index", "keys", -1), read(ctype, "x", 0), written(ctype, "y", 2))
-    blocks = blocks_for(math.prod(sizes) // pack)
-    add = Launch("gather_adjoint", pointers, (f"{call}(keys, x, y);",), blocks, headers=("gather.cuh",))
-    first = template("sort_chunks", sizes[axis], _clips(op), count, room, min(room, _CHUNK))
-    return StepCode((*_sorted(node, first, room), add), aligned(8 * room))
-
-
-def _sorted(node: Node, first: str, room: int) -> list[Launch]:
-    """Return the launches that sort the indices, as keys with their positions."""
-    chunk, keys = min(room, _CHUNK), written("Index", "keys", -1)
-    begin = f"{first}(indices, status, keys);"
-    launches = [Launch("sort", (*_indices(node), keys), (begin,), room // chunk, THREADS, ("gather.cuh",))]
-    length = 2 * chunk
-    while length <= room:
-        apart = length // 2
-        while apart >= chunk:
-            step = f"{template('sort_step', room)}({length}, {apart}, keys);"
-            launches.append(Launch("sort_step", (keys,), (step,), blocks_for(room // 2), headers=("gather.cuh",)))
-            apart //= 2
-        end = f"{template('sort_ends', chunk)}({length}, keys);"
-        launches.append(Launch("sort_ends", (keys,), (end,), room // chunk, headers=("gather.cuh",)))
-        length *= 2
-    return launches
-
-
 def _count(node: Node, op: shape.CountOf) -> StepCode:
-    return _filled(node, math.prod(shape_of(node.inputs[0])[a] for a in op.axes), 1)
+    return StepCode((fill(node.dtype, 1, math.prod(shape_of(node.inputs[0])[a] for a in op.axes), 1),))
 
 
 _MOVES: dict[type[Op], Callable[[Node, Any], StepCode]] = {
@@ -269,7 +184,7 @@ _MOVES: dict[type[Op], Callable[[Node, Any], StepCode]] = {
     shape.CountOf: _count, indexing.Slice: _slice, indexing.OneHot: _one_hot, random.RandomUniform: _random,
     indexing.SliceAdjoint: lambda node, op: _laid(node, op.starts, op.steps, 0),
     indexing.Pad: lambda node, op: _laid(node, [before for before, _ in op.padding], (1,) * node.rank, op.value),
-    indexing.Gather: _gather, indexing.GatherAdjoint: _gather_adjoint,
+    indexing.Gather: gather_code, indexing.GatherAdjoint: gather_adjoint_code,
 }  # fmt: skip
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from minigraph.backends.cupy.steps import Parameter
+from minigraph.backends.cupy.dtypes import CUDA_TYPES, computed_in
+from minigraph.backends.cupy.steps import Launch, Parameter, blocks_for
+from minigraph.backends.loops.expressions import number
 
-# Bytes of the widest access of a thread.
+# What is only moved, by its bytes; the last is the widest access of a thread.
+WORDS = {1: "uint8_t", 2: "uint16_t", 4: "uint32_t", 8: "uint64_t", 16: "Word16"}
 ACCESS = 16
 
 
@@ -64,3 +67,21 @@ def up_to_power(n: int) -> int:
     (1, 8, 8)
     """
     return 1 << max(0, n - 1).bit_length()
+
+
+def constant(value: float, dtype: str) -> str:
+    """Return a number as a stored one.
+
+    >>> constant(0.5, "float16"), constant(2, "int8")
+    ('from_float<__half>(0x1.0000000000000p-1)', 'from_float<int8_t>(2)')
+    """
+    text = number(value, computed_in(dtype)) if dtype != "bool" else str(bool(value)).lower()
+    return f"from_float<{CUDA_TYPES[dtype]}>({text})"
+
+
+def fill(dtype: str, size: int, value: float, place: int) -> Launch:
+    """Return the kernel that fills the array at a place with a number."""
+    line = f"fill({size}, {constant(value, dtype)}, y);"
+    return Launch(
+        "fill", (written(CUDA_TYPES[dtype], "y", place),), (line,), blocks_for(size), headers=("movement.cuh",)
+    )

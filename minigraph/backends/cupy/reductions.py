@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from minigraph.backends.cupy.dtypes import CUDA_TYPES, FLOATS, computed_in
-from minigraph.backends.cupy.places import places, read, template, up_to_power, widest, written
-from minigraph.backends.cupy.steps import MOST_BLOCKS, THREADS, Launch, Parameter, StepCode, aligned, blocks_for
+from minigraph.backends.cupy.places import fill, places, read, template, up_to_power, widest, written
+from minigraph.backends.cupy.steps import MOST_BLOCKS, THREADS, Launch, Parameter, StepCode, aligned
 from minigraph.backends.loops.body import shape_of
 from minigraph.backends.loops.domain import strides
 from minigraph.ir.node import Node
@@ -203,9 +203,9 @@ def _argmax(call: _Call) -> list[Pass]:
 
 
 # op → its passes, and what the results are where nothing is reduced
-_PASSES: dict[type[Op], tuple[Callable[[_Call], list[Pass]], str]] = {
-    Sum: (_sum, "0"), Mean: (_mean, "NAN"), Max: (_extreme("Larger"), ""), Min: (_extreme("Smaller"), ""),
-    LogSumExp: (_logsumexp, "-INFINITY"), Moments: (_moments, "NAN"), ArgMax: (_argmax, ""),
+_PASSES: dict[type[Op], tuple[Callable[[_Call], list[Pass]], float]] = {
+    Sum: (_sum, 0), Mean: (_mean, math.nan), Max: (_extreme("Larger"), 0), Min: (_extreme("Smaller"), 0),
+    LogSumExp: (_logsumexp, -math.inf), Moments: (_moments, math.nan), ArgMax: (_argmax, 0),
 }  # fmt: skip
 
 
@@ -222,8 +222,7 @@ def reduction_code(node: Node) -> StepCode | None:
     if size == 0:
         return StepCode(())
     if 0 in shape:
-        lines = [f"fill({size}, from_float<{CUDA_TYPES[d]}>({of_nothing}), y{i});" for i, d in enumerate(dtypes)]
-        return StepCode((Launch("fill", tuple(results), tuple(lines), blocks_for(size), headers=("movement.cuh",)),))
+        return StepCode(tuple(fill(d, size, of_nothing, 1 + i) for i, d in enumerate(dtypes)))
     passes = passes_of(_Call(x.dtype, math.prod(shape[a] for a in axes)))
     scratch = aligned(size * DTYPES["float64"]) if len(passes) > 1 else 0
     wide = [written(computed_in(x.dtype), "wide", -1)] if scratch else []

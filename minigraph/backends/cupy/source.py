@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from minigraph.backends.cupy.steps import Launch
 
 KERNELS = pathlib.Path(__file__).parent / "kernels"
+_COMMENT = re.compile(r"  // .*$", re.MULTILINE)
+_LONGEST_NAME = 60
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 
 
@@ -47,17 +49,20 @@ class Source:
     """A file in the making."""
 
     headers: list[str] = field(default_factory=list)
-    kernels: dict[str, str] = field(default_factory=dict)  # text without its name → name
+    kernels: dict[str, str] = field(default_factory=dict)  # text without its name and comments → name
+    texts: dict[str, str] = field(default_factory=dict)  # name → text
     joined: dict[str, Launch] = field(default_factory=dict)  # name of a kernel for one → what is launched for several
 
-    def add(self, launch: Launch, comment: str = "") -> str:
-        """Return the name of a launch's kernel, written for the first one of its text."""
+    def add(self, launch: Launch) -> str:
+        """Return the name of a launch's kernel, written for the first one that does the same."""
         self.headers += [h for h in launch.headers if h not in self.headers]
         text = _text(launch)
-        if text not in self.kernels:
-            name = f"k{len(self.kernels)}_{launch.name}"[:60]
-            self.kernels[text] = name
-        return self.kernels[text]
+        same = _COMMENT.sub("", text)
+        if same not in self.kernels:
+            name = f"k{len(self.kernels)}_{launch.name}"[:_LONGEST_NAME]
+            self.kernels[same] = name
+            self.texts[name] = text.replace(_NAME, name)
+        return self.kernels[same]
 
     def several(self, launch: Launch) -> str:
         """Return the name of the kernel that runs such a loop over the arrays of several."""
@@ -67,8 +72,8 @@ class Source:
 
     def __str__(self) -> str:
         kernels = []
-        for text, name in self.kernels.items():
-            kernels.append(text.replace(_NAME, name))
+        for name, text in self.texts.items():
+            kernels.append(text)
             if name in self.joined:
                 kernels.append(_several(name, self.joined[name]))
         return "\n".join([included(["types.cuh", *self.headers]), _title("the program's kernels"), *kernels, ""])

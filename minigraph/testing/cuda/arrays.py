@@ -71,11 +71,12 @@ class ndarray:
 
     def reshape(self, *shape: Any) -> ndarray:
         """Return the same elements in another shape, of which one size may be −1."""
-        sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
-        resolved = np.empty(0, np.uint8) if -1 in sizes and not self.size else np.lib.stride_tricks.as_strided(
-            np.empty(1, np.uint8), self.shape, (0,) * self.ndim
-        )  # fmt: skip
-        return ndarray(resolved.reshape(sizes).shape, self.dtype, self.data)
+        sizes = [int(n) for n in (shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape)]
+        known = math.prod(n for n in sizes if n != -1)
+        resolved = tuple(self.size // max(1, known) if n == -1 else n for n in sizes)
+        if sizes.count(-1) > 1 or math.prod(resolved) != self.size:
+            raise ValueError(f"cannot reshape array of size {self.size} into shape {tuple(sizes)}")
+        return ndarray(resolved, self.dtype, self.data)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`.")
@@ -154,6 +155,8 @@ def copy(dst: int, src: int, size: int, kind: int, stream: int) -> None:
     # What is not pinned is read before the call comes back.
     source = src if known or host != src else ctypes.string_at(src, size)
     device.enqueue(stream, "copy", name, lambda: ctypes.memmove(dst, source, size), reads, writes, size)
+    if not known and host == dst:  # it comes back when the copy is done
+        device.flush(device.order.now(stream))
 
 
 def fill(ptr: int, value: int, size: int, stream: int) -> None:

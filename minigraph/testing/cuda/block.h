@@ -18,7 +18,8 @@ static dim3 blockDim, gridDim;
 namespace mg {
 
 constexpr int MOST_THREADS = 1024, WARP = 32;
-constexpr size_t STACK = 1 << 16, SHARED = 48 << 10;
+constexpr size_t STACK = 1 << 17, SHARED = 48 << 10;
+constexpr unsigned long BOTTOM = 0x5AFE57AC5AFE57AC;  // what a stack's last bytes hold
 
 enum State { READY, AT_BLOCK_BARRIER, AT_WARP_BARRIER, ENDED };
 
@@ -79,13 +80,16 @@ inline void resume(int i) {
   current = i;
   Thread& thread = threads[i];
   threadIdx = thread.index;
-  if (thread.worker < 0) {
-    thread.worker = idle[--idle_count];
-    Worker& worker = workers[thread.worker];
-    if (!worker.prepared) worker.fiber.prepare(stack_memory + thread.worker * STACK, STACK, work);
+  if (thread.worker < 0) thread.worker = idle[--idle_count];
+  Worker& worker = workers[thread.worker];
+  unsigned long* bottom = (unsigned long*)(stack_memory + (thread.worker + 1) * STACK);
+  if (!worker.prepared) {
+    worker.fiber.prepare((char*)bottom, STACK, work);
     worker.prepared = true;
+    *bottom = BOTTOM;
   }
-  Fiber::go(scheduler, workers[thread.worker].fiber);
+  Fiber::go(scheduler, worker.fiber);
+  if (*bottom != BOTTOM) snprintf(failure, sizeof failure, "thread %d: more than %zu bytes of local memory", i, STACK);
   if (thread.state == ENDED) idle[idle_count++] = thread.worker;
 }
 
@@ -95,7 +99,16 @@ inline void wait(State state, Place place) {
   stop();
 }
 
-inline const char* barrier_name(State state) { return state == AT_BLOCK_BARRIER ? "__syncthreads" : "a warp's barrier"; }
+inline const char* barrier_name(State state) {
+  return state == AT_BLOCK_BARRIER ? "__syncthreads" : "a warp's barrier";
+}
+
+// Say that two threads wait in vain.
+inline void report_divergence(int one, int other) {
+  const Thread &a = threads[one], &b = threads[other];
+  snprintf(failure, sizeof failure, "divergent barrier: thread %d waits at %s in line %d, thread %d at %s in line %d",
+           one, barrier_name(a.state), a.place.line, other, barrier_name(b.state), b.place.line);
+}
 
 inline int first_waiting(State state) {
   for (int i = 0; i < thread_count; ++i)
@@ -110,8 +123,7 @@ inline bool release_block() {
     if (threads[i].state == ENDED) continue;
     if (threads[i].state != AT_BLOCK_BARRIER) return false;
     if (threads[i].place.number != threads[first].place.number) {
-      snprintf(failure, sizeof failure, "divergent barrier: thread %d waits at __syncthreads in line %d, thread %d in line %d",
-               first, threads[first].place.line, i, threads[i].place.line);
+      report_divergence(first, i);
       return false;
     }
   }
@@ -148,16 +160,12 @@ inline bool release_warps() {
   return any;
 }
 
-// Say which thread waits in vain.
+// Say why no thread goes on. One at least waits for lanes: if all waited at __syncthreads, release_block has said it.
 inline void explain_hang() {
   const int block = first_waiting(AT_BLOCK_BARRIER), warp = first_waiting(AT_WARP_BARRIER);
-  const int one = block < 0 ? warp : block, other = block < 0 ? one : warp;
-  if (other == one)
-    snprintf(failure, sizeof failure, "divergent barrier: thread %d waits at %s in line %d with mask %08x, and not all its lanes come",
-             one, barrier_name(threads[one].state), threads[one].place.line, threads[one].mask);
-  else
-    snprintf(failure, sizeof failure, "divergent barrier: thread %d waits at __syncthreads in line %d, thread %d at %s in line %d",
-             one, threads[one].place.line, other, barrier_name(threads[other].state), threads[other].place.line);
+  if (block >= 0) return report_divergence(block, warp);
+  snprintf(failure, sizeof failure, "divergent barrier: thread %d waits at a warp's barrier in line %d with mask %08x,"
+           " and not all its lanes come there", warp, threads[warp].place.line, threads[warp].mask);
 }
 
 // Run the threads of a block, from the first or from the last; false with `failure` where that cannot be done.
@@ -197,7 +205,7 @@ inline void prepare(const unsigned* shape, char* stacks) {
 }
 
 // Run a grid: x, y, z of it, x, y, z of its blocks, and whether from the last thread to the first; over memory for
-// MOST_THREADS stacks. Returns null, or what failed.
+// MOST_THREADS stacks and one more, which is left free below them. Returns null, or what failed.
 inline const char* run_grid(const unsigned* shape, char* stacks) {
   prepare(shape, stacks);
   const unsigned long blocks = (unsigned long)gridDim.x * gridDim.y * gridDim.z;
@@ -220,7 +228,7 @@ inline void poison(unsigned long& poisoned, void* shared, size_t bytes) {
 
 }  // namespace mg
 
-// What a compiler calls where it was asked to check (-fsanitize=…) and finds a fault, told where it is. The thread ends.
+// What a compiler calls where it was asked to check (-fsanitize=…) and finds a fault, told where. The kernel ends.
 struct MgFault { const char* file; unsigned line, column; };
 extern "C" void __ubsan_handle_type_mismatch_v1(const MgFault* fault, unsigned long address) {
   mg::fail("thread %d: address %#lx is not aligned, in line %u", mg::current, address, fault->line);

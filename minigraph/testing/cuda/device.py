@@ -149,10 +149,15 @@ class Device:
     def finish(self, clock: Clock) -> None:
         """Let the host wait for what an event stands for."""
         self.order.finish(clock)
+        self.flush(clock)
+
+    def flush(self, clock: Clock) -> None:
+        """Do what an event stands for, if it is not done yet."""
         due = [work for count, work in self._pending if count <= clock.get(work.record.stream, 0)]
         self._pending = [(n, work) for n, work in self._pending if n > clock.get(work.record.stream, 0)]
         for work in due:
             self._run(work, "run")
+        self._check_guards("work whose arguments do not say so", None)
 
     def _check(self, work: Work, order: Order) -> None:
         self._check_memory(work)
@@ -181,12 +186,12 @@ class Device:
         self.log.append(replace(work.record, how=how))
         self.launches += work.record.kind == "kernel"
         work.run()
-        damaged = self.memory.damaged(work.spans)
+        self._check_guards(f"{work.record.kind} {work.record.name}", work.spans)
+
+    def _check_guards(self, name: str, touched: Iterable[Span] | None) -> None:
+        damaged = self.memory.damaged(touched)
         if damaged is not None:
-            raise CUDARuntimeError(
-                f"cudaErrorIllegalAddress: {work.record.kind} {work.record.name} wrote beyond an allocation of "
-                f"{damaged.nbytes} bytes"
-            )
+            self.refuse(f"{name} wrote beyond an allocation of {damaged.nbytes} bytes", "cudaErrorIllegalAddress")
 
     def forbid(self, what: str) -> None:
         """Raise if something is captured, when `what` must not be done."""

@@ -67,10 +67,10 @@ class Memory:
         allocation = self.find(span.begin)
         return allocation is not None and span.end <= max(allocation.end, span.begin + 1)
 
-    def damaged(self, touched: Iterable[Span]) -> Allocation | None:
-        """Return an allocation that work was given, and wrote beyond."""
-        found = {id(a): a for a in map(self.find, {span.begin for span in touched}) if a is not None}
-        return next((a for a in found.values() if not a.intact()), None)
+    def damaged(self, touched: Iterable[Span] | None = None) -> Allocation | None:
+        """Return an allocation that something was written beyond: of those that work is given, or of all."""
+        begins = self._begins if touched is None else {span.begin for span in touched}
+        return next((a for a in map(self.find, begins) if a is not None and not a.intact()), None)
 
     def used(self) -> int:
         """Return the bytes of device memory in use."""

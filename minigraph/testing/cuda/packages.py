@@ -18,7 +18,7 @@ from minigraph.testing.cuda.modules import Kernel, RawModule
 _REPLACED = ("cupy", "cupyx", "cupy_backends", "cudnn")
 _FRONTEND = "minigraph.testing.cuda.frontend"
 VERSION = "14.2.0"
-# Of an H200: what the sizes of grids, and decisions of a program, are made from.
+# Of an H200: what a program may choose the sizes of grids by.
 _ATTRIBUTES = {
     "MultiProcessorCount": 132, "MaxThreadsPerBlock": 1024, "MaxSharedMemoryPerBlock": 48 << 10, "WarpSize": 32,
     "L2CacheSize": 60 << 20, "MaxThreadsPerMultiProcessor": 2048,
@@ -182,10 +182,8 @@ def standin(frontend: bool = True, backwards: bool = False, lazy: bool = False) 
     device = Device(backwards, lazy)
     activate(device)
     sys.modules.update(_modules())
-    if frontend and importlib.util.find_spec(_FRONTEND) is not None:
-        sys.modules["cudnn"] = importlib.import_module(_FRONTEND)
-    elif not frontend:
-        sys.modules["cudnn"] = None  # type: ignore[assignment]
+    known = frontend and importlib.util.find_spec(_FRONTEND) is not None
+    sys.modules["cudnn"] = importlib.import_module(_FRONTEND) if known else None  # type: ignore[assignment]
     try:
         yield device
     finally:

@@ -38,7 +38,8 @@ namespace mg {
 inline int lane() { return current % WARP; }
 
 inline void sync_lanes(Place place, unsigned mask) {
-  if (!(mask >> lane() & 1)) fail("lane %d calls a warp's barrier in line %d with mask %08x, without itself", lane(), place.line, mask);
+  if (!(mask >> lane() & 1))
+    fail("lane %d calls a warp's barrier in line %d with mask %08x, without itself", lane(), place.line, mask);
   self().mask = mask;
   wait(AT_WARP_BARRIER, place);
 }

@@ -32,7 +32,7 @@ MG_INLINE void gather(const Word* x, const I* indices, int* status, Word* y) {
 
 // To add up what goes to one place, in an order that is always the same, the indices are sorted first, each as a key
 // that holds its position as well: key = index · ROOM + position, ROOM a power of two. Batcher's bitonic sort ("Sorting
-// networks and their applications", 1968) compares pairs `apart` from each other; runs of LENGTH go up and down by turns.
+// networks and their applications", 1968) compares pairs `apart` from each other; runs of a length go up and down.
 MG_INLINE void compare_and_swap(Index& a, Index& b, bool up) {
   if ((a > b) != up) return;
   const Index other = a;

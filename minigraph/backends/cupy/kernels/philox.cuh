@@ -1,5 +1,5 @@
-// Random numbers from a key and a counter: Philox4x64-10, Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy
-// as 1, 2, 3", 2011; number for number those of NumPy's generator.
+// Random numbers from a key and a counter: Philox4x64-10, Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as
+// easy as 1, 2, 3", 2011; number for number those of NumPy's generator.
 #pragma once
 #include "types.cuh"
 

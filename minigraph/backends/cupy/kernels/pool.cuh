@@ -47,7 +47,9 @@ struct Pooling {
   template <int V, class F> static MG_INLINE void each_result(F f) { each<V, OH, OW>(f); }
   template <int V, class F> static MG_INLINE void each_pixel(F f) { each<V, H, W>(f); }
   static MG_INLINE Index result(Index n, int i, int j, int c) { return n * RESULT + ((Index)i * OW + j) * C + c; }
-  static MG_INLINE Index pixel(Index n, int row, int column, int c) { return n * IMAGE + ((Index)row * W + column) * C + c; }
+  static MG_INLINE Index pixel(Index n, int row, int column, int c) {
+    return n * IMAGE + ((Index)row * W + column) * C + c;
+  }
 };
 
 template <class T, int V> MG_INLINE Pack<Compute<T>, V> floats_at(const T* p) {
@@ -154,7 +156,8 @@ MG_INLINE int counted(int first, int taps, int dilation, int begin, int end) {
 template <int KH, int KW, int SH, int SW, int DH, int DW, int TOP, int LEFT, int ROW, int ROWS, int COLUMN, int COLUMNS>
 struct Shares {
   template <class A> static MG_INLINE A of(int i, int j) {
-    const int rows = counted(i * SH - TOP, KH, DH, ROW, ROWS), columns = counted(j * SW - LEFT, KW, DW, COLUMN, COLUMNS);
+    const int rows = counted(i * SH - TOP, KH, DH, ROW, ROWS);
+    const int columns = counted(j * SW - LEFT, KW, DW, COLUMN, COLUMNS);
     return (A)1 / (A)((Index)rows * columns);
   }
 };

@@ -7,7 +7,7 @@
 #include "group.cuh"
 #include "places.cuh"
 
-// --- what is reduced: of element j of result i --------------------------------------------------------------------------
+// --- what is reduced: element j of result i ------------------------------------------------------------------------
 
 struct Plainly {
   template <class A> MG_INLINE A operator()(A x, Index, Index) const { return x; }
@@ -41,7 +41,7 @@ struct WithPlace {
   template <class A> MG_INLINE Placed<A> operator()(A x, Index, Index j) const { return {x, j}; }
 };
 
-// --- what becomes of a total: of result i, joined by one of `parts` ------------------------------------------------------
+// --- what becomes of a total: of result i, joined by one of `parts` ------------------------------------------------
 
 template <class A> struct LeftForLater {
   A* partials;
@@ -50,7 +50,9 @@ template <class A> struct LeftForLater {
 };
 template <class T> struct Stored {
   T* y;
-  template <class A> MG_INLINE void operator()(Index i, Index, A total) const { y[i] = from_float<T>((Compute<T>)total); }
+  template <class A> MG_INLINE void operator()(Index i, Index, A total) const {
+    y[i] = from_float<T>((Compute<T>)total);
+  }
 };
 template <class T> struct Divided {
   T* y;
@@ -76,12 +78,12 @@ struct PlaceOf {
   template <class A> MG_INLINE void operator()(Index i, Index, Placed<A> found) const { y[i] = found.place; }
 };
 
-// --- the reduction -------------------------------------------------------------------------------------------------------
+// --- the reduction -------------------------------------------------------------------------------------------------
 
 // Kept::at(i) and Reduced::at(j) are where result i and its element j lie, in packs of V elements of x: of one result if
 // the last axis is reduced, WITHIN, else of V results.
-template <class Join, class A, int V, bool WITHIN, int ACROSS, int ALONG, Index PARTS, class Kept, class Reduced, class T,
-          class Value, class Finish>
+template <class Join, class A, int V, bool WITHIN, int ACROSS, int ALONG, Index PARTS, class Kept, class Reduced,
+          class T, class Value, class Finish>
 MG_INLINE void reduce(const T* x, Value value, Finish finish) {
   constexpr Index K = Reduced::SIZE, SHARE = (K + PARTS - 1) / PARTS;
   const int across = WITHIN ? threadIdx.x / ALONG : threadIdx.x % ACROSS;
@@ -97,8 +99,10 @@ MG_INLINE void reduce(const T* x, Value value, Finish finish) {
     for (Index j = part * SHARE + along; j < end; j += ALONG) {
       const Pack<T, V> pack = load<V>(own + Reduced::at(j) * V);
 #pragma unroll
-      for (int v = 0; v < V; v++)
-        totals[v] = Join::join(totals[v], (A)value(to_float(pack.at[v]), WITHIN ? i : i * V + v, WITHIN ? j * V + v : j));
+      for (int v = 0; v < V; v++) {
+        const Index result = WITHIN ? i : i * V + v, element = WITHIN ? j * V + v : j;
+        totals[v] = Join::join(totals[v], (A)value(to_float(pack.at[v]), result, element));
+      }
     }
   }
   if constexpr (WITHIN) {
@@ -107,6 +111,7 @@ MG_INLINE void reduce(const T* x, Value value, Finish finish) {
   }
   constexpr int RESULTS = WITHIN ? 1 : V;
   if constexpr (ALONG > 1) {
+    constexpr int APART = WITHIN ? 1 : ACROSS;
     __shared__ A shared[RESULTS][ACROSS * ALONG];
 #pragma unroll
     for (int v = 0; v < RESULTS; v++) shared[v][threadIdx.x] = totals[v];
@@ -115,7 +120,7 @@ MG_INLINE void reduce(const T* x, Value value, Finish finish) {
       if (along < half)
 #pragma unroll
         for (int v = 0; v < RESULTS; v++)
-          shared[v][threadIdx.x] = totals[v] = Join::join(totals[v], shared[v][threadIdx.x + half * (WITHIN ? 1 : ACROSS)]);
+          shared[v][threadIdx.x] = totals[v] = Join::join(totals[v], shared[v][threadIdx.x + half * APART]);
     }
   }
   if (along == 0 && i < Kept::SIZE)

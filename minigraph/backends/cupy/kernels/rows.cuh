@@ -7,7 +7,7 @@
 template <class T, Index K, Index STEP, int G, int V> struct Row {
   typedef Compute<T> A;
   static constexpr Index EACH = (K / V + G - 1) / G;
-  static constexpr bool HELD = EACH * V <= 32;
+  static constexpr bool HELD = EACH * V * (Index)sizeof(A) <= 128;
   const T* const x;
   const Index first;
   Pack<A, V> held[HELD ? EACH : 1];

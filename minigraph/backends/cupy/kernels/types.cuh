@@ -1,4 +1,4 @@
-// What all kernels share: integers of fixed width, half types and the type that they are computed in, loads of 16 bytes.
+// What all kernels share: integers of fixed width, half types and what they are computed in, loads of 16 bytes.
 #pragma once
 #ifndef MG_HOST  // on the CPU a shim defines what the compiler and its headers bring along
 #include <cuda_bf16.h>
@@ -55,6 +55,6 @@ template <class T> constexpr int IN_16_BYTES = 16 / sizeof(T);
 template <int N, class T> MG_INLINE Pack<T, N> load(const T* p) { return *(const Pack<T, N>*)p; }
 template <int N, class T> MG_INLINE void store(T* p, const Pack<T, N>& values) { *(Pack<T, N>*)p = values; }
 
-// Where a grid of threads begins, and how far it steps on: `for (Index i = thread_index(); i < n; i += thread_count())`.
+// Where a thread of a grid begins, and how far it steps: `for (Index i = thread_index(); i < n; i += thread_count())`.
 MG_INLINE Index thread_index() { return (Index)blockIdx.x * blockDim.x + threadIdx.x; }
 MG_INLINE Index thread_count() { return (Index)gridDim.x * blockDim.x; }

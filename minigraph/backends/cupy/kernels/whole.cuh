@@ -31,8 +31,8 @@ template <Index SIZE, class T> MG_INLINE void clip_whole(T low, T high, const T*
 
 // y = (x − mean)·γ/√(variance + ε) + β of x[outer][C][INNER], V elements at a time, which are of one channel.
 template <Index SIZE, Index C, Index INNER, int V, class T>
-MG_INLINE void batch_norm(Compute<T> epsilon, const T* x, const T* gamma, const T* beta, const T* mean, const T* variance,
-                          T* y) {
+MG_INLINE void batch_norm(Compute<T> epsilon, const T* x, const T* gamma, const T* beta, const T* mean,
+                          const T* variance, T* y) {
   typedef Compute<T> A;
   typedef Counter<SIZE / V> N;
   for (Index i = thread_index(); i < SIZE / V; i += thread_count()) {

@@ -57,7 +57,7 @@ template <class G, int V, Index IMAGES, int FIRST, int ROWS, class T> MG_INLINE 
 // The adjoint: to each element of the image rows from TOP_ROW on, HEIGHT of them, goes the sum of the matrix' elements
 // that it is gathered into. The matrix has ROWS rows of windows from FIRST on, which are all that meet these image rows.
 template <class G, int V, Index IMAGES, int TOP_ROW, int HEIGHT, int FIRST, int ROWS, class T>
-MG_INLINE void col2im(const T* matrix, T* x) {
+MG_INLINE void col2im(const Compute<T>* matrix, T* x) {
   constexpr Index SIZE = IMAGES * HEIGHT * G::W * (G::CHANNELS / V);
   typedef Counter<SIZE> N;
   for (Index i = thread_index(); i < SIZE; i += thread_count()) {
@@ -78,9 +78,9 @@ MG_INLINE void col2im(const T* matrix, T* x) {
         const int j_out = G::window_across(w, s);
         if (j_out < 0) continue;
         const Index row = ((image * ROWS + i_out - FIRST) * G::OUT_W + j_out) * G::GROUPS + group;
-        const Pack<T, V> pack = load<V>(matrix + row * G::DEPTH + (r * G::S + s) * G::C + c);
+        const Pack<Compute<T>, V> pack = load<V>(matrix + row * G::DEPTH + (r * G::S + s) * G::C + c);
 #pragma unroll
-        for (int v = 0; v < V; v++) sum[v] += to_float(pack.at[v]);
+        for (int v = 0; v < V; v++) sum[v] += pack.at[v];
       }
     }
     Pack<T, V> total;
