@@ -237,6 +237,13 @@ def test_empty_arrays() -> None:
     compare_with_numpy(made, True)
 
 
+def test_a_class_of_no_weight_costs_nothing_however_unlikely() -> None:
+    made = Growing()
+    x, t = made.input(np.array([[-np.inf, 1, 2]], np.float32)), made.input(np.array([[0, 1, 0]], np.float32))
+    made.add("loss", ops.softmax_cross_entropy(x, t))
+    compare_with_numpy(made, True)
+
+
 def long_rows(rows: int, columns: int) -> Growing:
     """Return reductions, norms, softmax and pools of an array with whole vectors of columns, and some left over."""
     made = Growing()

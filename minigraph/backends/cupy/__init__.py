@@ -20,13 +20,13 @@ from minigraph.backends.cupy.loops import loop_code, loops
 from minigraph.backends.cupy.movement import movement_code
 from minigraph.backends.cupy.program import Program
 from minigraph.backends.cupy.staging import Staging
-from minigraph.backends.cupy.steps import StepCode
+from minigraph.backends.cupy.steps import STATUS, Launch, StepCode
 from minigraph.backends.numpy import NumpyBackend
 from minigraph.errors import GraphError
 from minigraph.ir.graph import Graph
+from minigraph.ir.leaves import Constant, Input, Variable
 from minigraph.ir.node import Node
 from minigraph.ops.group import Group
-from minigraph.ops.indexing import Gather, GatherAdjoint
 
 Array = Any
 
@@ -71,16 +71,22 @@ class CupyBackend:
         return anchors(node) or loops(node)
 
     def commits_in_place(self, graph: Graph) -> bool:
-        """Tell whether nothing can go wrong once a step is under way: an index out of range is found while it runs."""
-        gathers = [n.op for n in graph.nodes if isinstance(n.op, (Gather, GatherAdjoint))]
-        return all(op.mode == "clip" for op in gathers)
+        """Tell whether nothing can go wrong once a step is under way, such as an index that is out of range."""
+        return not any(self._may_fail(node) for node in graph.nodes)
+
+    def _may_fail(self, node: Node) -> bool:
+        if isinstance(node.op, (Input, Variable, Constant)) or self._is_view(node):
+            return False
+        launches = [action for action in self._code(node).actions if isinstance(action, Launch)]
+        return any(p.place == STATUS for launch in launches for p in launch.parameters)
+
+    def _is_view(self, node: Node) -> bool:
+        return not isinstance(node.op, Group) and self._numpy.needs(node).alias is not None
 
     def needs(self, node: Node) -> Needs:
         """Return what the node's kernels ask of the planner."""
-        if not isinstance(node.op, Group):
-            alias = self._numpy.needs(node).alias
-            if alias is not None:
-                return Needs(alias=alias)
+        if self._is_view(node):
+            return self._numpy.needs(node)
         code = self._code(node)
         return Needs(code.workspace, code.overwritable)
 

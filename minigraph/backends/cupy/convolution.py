@@ -17,7 +17,7 @@ from minigraph.backends.cupy.gpu import Gpu
 from minigraph.backends.cupy.graphs import Request
 from minigraph.backends.cupy.im2col import are_pixels, matrix_code
 from minigraph.backends.cupy.plans import plans_of
-from minigraph.backends.cupy.products import Places, product_code
+from minigraph.backends.cupy.products import Places
 from minigraph.backends.cupy.steps import Action
 from minigraph.backends.cupy.tuning import seconds
 from minigraph.backends.geometry import Geometry
@@ -95,6 +95,3 @@ class _Algorithms:
 
         request = Request.of(self.op, self.g, self.node.dtype, self.epilogue, self.gpu)
         return plans_of(self.gpu).choose(str(request), ("own", "library"), self.gpu, measure) == "library"
-
-
-__all__ = ["Epilogue", "convolution_code", "product_code"]

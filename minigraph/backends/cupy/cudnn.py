@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from minigraph.backends.cupy.epilogue import Epilogue
 from minigraph.backends.cupy.gpu import Gpu
 from minigraph.backends.cupy.graphs import BIAS, DATA_TYPES, IMAGES, KERNEL, OUTPUTS, RESIDUAL, Request
-from minigraph.backends.cupy.movement import WORDS
-from minigraph.backends.cupy.places import read, template, written
+from minigraph.backends.cupy.places import WORDS, read, template, written
 from minigraph.backends.cupy.plans import Plan, plans_of
 from minigraph.backends.cupy.products import Places
 from minigraph.backends.cupy.steps import Action, Launch, aligned

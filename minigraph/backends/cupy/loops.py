@@ -5,7 +5,7 @@ from __future__ import annotations
 from minigraph.backends.cupy.dtypes import FLOATS
 from minigraph.backends.cupy.pieces import CudaLoop
 from minigraph.backends.cupy.steps import Parameter, StepCode
-from minigraph.backends.cupy.sums import two_stages
+from minigraph.backends.cupy.sums import summing
 from minigraph.backends.loops.loop import computes
 from minigraph.ir.node import Node
 
@@ -22,7 +22,7 @@ def loop_code(node: Node, raw: Parameter | None = None, scratch: int = 0) -> Ste
     """
     loop = CudaLoop(node, raw)
     if loop.sums:
-        stages, nbytes = two_stages(loop, scratch)
-        return StepCode(stages, nbytes, loop.overwritable)
+        kernels, nbytes = summing(loop, scratch)
+        return StepCode(kernels, nbytes, loop.overwritable)
     nothing = not loop.made or 0 in loop.domain.shape
     return StepCode(() if nothing else (loop.elementwise(),), 0, loop.overwritable)

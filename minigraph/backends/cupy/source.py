@@ -86,7 +86,7 @@ _NAME = "@name"
 def _text(launch: Launch) -> str:
     declarations = [p.declaration for p in launch.parameters]
     body = "\n".join(f"  {line}" for line in launch.statements)
-    head = f'extern "C" __global__ void __launch_bounds__({launch.threads})'
+    head = _head(launch)
     if launch.elements is None:
         return f"{head} {_NAME}({', '.join(declarations)}) {{\n{body}\n}}\n"
     parameters, names = ", ".join([*declarations, "Index elements"]), [_variable(d) for d in declarations]
@@ -95,6 +95,11 @@ def _text(launch: Launch) -> str:
         f"MG_INLINE void {_NAME}_loop({parameters}, Index begin, Index stride) {{\n{body}\n}}\n"
         f"{head} {_NAME}({parameters}) {{\n  {call}\n}}\n"
     )
+
+
+def _head(launch: Launch) -> str:
+    # One block a multiprocessor is asked for at least: for more, compilers spill registers.
+    return f'extern "C" __global__ void __launch_bounds__({launch.threads}, 1)'
 
 
 def _variable(declaration: str) -> str:
@@ -114,7 +119,7 @@ def _several(name: str, launch: Launch) -> str:
     where = ["row.elements", "(blockIdx.x - row.first) * blockDim.x + threadIdx.x", "row.blocks * blockDim.x"]
     return (
         f"struct {name}_row {{ {fields} Index elements, first, blocks; }};\n"
-        f'extern "C" __global__ void __launch_bounds__({launch.threads})\n'
+        f"{_head(launch)}\n"
         f"{name}_of_several(const {name}_row* rows, const int* row_of_block) {{\n"
         f"  const {name}_row row = rows[row_of_block[blockIdx.x]];\n"
         f"  {name}_loop({', '.join([*names, *where])});\n}}\n"

@@ -18,6 +18,12 @@ from minigraph.errors import ProgramError
 Array = Any
 HostArray = np.ndarray[Any, Any]
 
+# What a kernel may leave in the status word, as the kernels' headers number it.
+_FAILURES = {
+    1: ("an index is out of range", 'gather(…, mode="clip") takes the nearest one that there is'),
+    2: ("an integer has no integer power with a negative exponent", "cast to a float first"),
+}
+
 
 @dataclass
 class _Slot:
@@ -82,14 +88,15 @@ class Staging:
                 done.synchronize()
             except RuntimeError as error:  # CUDA's errors come out of whatever waits next
                 raise ProgramError(f"the device met an error: {error}", where="") from error
-            if held[-1].view(np.int32)[0]:
-                self._refuse()
+            code = int(held[-1].view(np.int32)[0])
+            if code:
+                self._refuse(code)
             return [np.array(a) for a in held[:-1]]
 
         return result
 
-    def _refuse(self) -> None:
+    def _refuse(self, code: int) -> None:
         """Clear the status word and raise a ProgramError for what a kernel has found wrong."""
         self.gpu.runtime.memsetAsync(int(self._status.data.ptr), 0, int(self._status.nbytes), self.gpu.stream.ptr)
-        hint = 'gather(…, mode="clip") takes the nearest one that there is'
-        raise ProgramError("an index is out of range", hint=hint, where="")
+        summary, hint = _FAILURES[code]
+        raise ProgramError(summary, hint=hint, where="")

@@ -1,4 +1,4 @@
-"""Loops that sum, in two stages: blocks leave partial results for each column, and a second kernel joins them.
+"""Loops that sum: blocks leave partial results for each column, and a second kernel joins them if they are several.
 
 A block takes some of the columns and every so many of their rows, its threads side by side on neighbouring columns;
 where nothing but whole sums are taken, threads take any piece. All is added in a fixed order.
@@ -7,6 +7,7 @@ where nothing but whole sums are taken, threads take any piece. All is added in 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from minigraph.backends.cupy.dtypes import CUDA_TYPES
@@ -50,17 +51,21 @@ class _Blocks:
         return cls(across, side_by_side, max(1, min(most, positions * across // (THREADS * _FEWEST_ROWS))))
 
 
-def two_stages(loop: CudaLoop, scratch: int) -> tuple[tuple[Launch, Launch], int]:
-    """Return both kernels of a loop that sums, and the bytes, from `scratch` on, of the first one's results."""
+def summing(loop: CudaLoop, scratch: int) -> tuple[tuple[Launch, ...], int]:
+    """Return the kernels of a loop that sums, and the bytes, from `scratch` on, of what the first leaves the second."""
     blocks = _Blocks.of(loop)
-    kind = _kept_in(loop)
     apart = sum(each.width for each in loop.sums) * loop.columns
-    partials = Parameter(f"{kind}* partials", -1, scratch)
+    partials = Parameter(f"{_kept_in(loop)}* partials", -1, scratch)
+    alone = blocks.parts == 1 and (loop.sums_all or not any(_is_whole(each) for each in loop.sums))
+    targets = [_result(loop, each) if alone else _partial(loop, each, apart) for each in loop.sums]
     lines = [f"{_keeper(loop, each)} sum{i};" for i, each in enumerate(loop.sums)]
-    lines += _whole_sums(loop, apart) if loop.sums_all else _column_sums(loop, blocks, apart)
+    lines += _whole_sums(loop, targets) if loop.sums_all else _column_sums(loop, blocks, targets)
     first = loop.launch(lines, blocks.parts * blocks.side_by_side)
-    first = replace(first, parameters=(*first.parameters, partials), headers=("sums.cuh",))
-    nbytes = aligned(blocks.parts * apart * (8 if kind == "double" else 4))
+    written = _results(loop) if alone else [partials]
+    first = replace(first, parameters=(*first.parameters, *written), headers=("sums.cuh",))
+    if alone:
+        return (first,), 0
+    nbytes = aligned(blocks.parts * apart * (8 if _kept_in(loop) == "double" else 4))
     return (first, _joining(loop, partials, blocks.parts, apart)), nbytes
 
 
@@ -69,30 +74,65 @@ def _kept_in(loop: CudaLoop) -> str:
     return "double" if any(each.node.inputs[0].dtype == "float64" for each in loop.sums) else "float"
 
 
-def _keeper(loop: CudaLoop, each: Sums) -> str:
+def _keeper(loop: CudaLoop, each: Sums, width: int | None = None) -> str:
     """Return the type of what a thread keeps of a sum."""
     kind = "Spreading" if isinstance(each.node.op, Moments) else "Adding"
-    return f"{kind}<{_kept_in(loop)}, {loop.width}>"
+    return f"{kind}<{_kept_in(loop)}, {width or loop.width}>"
 
 
-def _whole_sums(loop: CudaLoop, apart: int) -> list[str]:
-    """Return the loop over all pieces, after which a block leaves one partial result of each sum."""
+def _is_whole(each: Sums) -> bool:
+    return len(shape_of(each.node.inputs[0])) == len(each.node.op.axes)  # type: ignore[attr-defined]
+
+
+# --- where a sum's numbers go -----------------------------------------------------------------------------------------
+
+
+def _partial(loop: CudaLoop, each: Sums, apart: int) -> str:
+    part = "(Index)blockIdx.x" if loop.sums_all else "(Index)part"
+    to = f"partials + {part} * {apart} + {each.offset}"
+    return f"Partial<{_kept_in(loop)}, {each.width}>{{{to}, {loop.columns}}}"
+
+
+def _result(loop: CudaLoop, each: Sums) -> str:
+    node, shape = each.node, shape_of(each.node.inputs[0])
+    types = f"{CUDA_TYPES[dtype_of(node)]}, {_kept_in(loop)}"
+    places = {index: f"out{i}" for i, (step, index) in enumerate(loop.results) if step is node}
+    if isinstance(node.op, Moments):
+        return f"MeanAndVariance<{types}>{{{places.get(0, 'nullptr')}, {places.get(1, 'nullptr')}}}"
+    divisor = math.prod(shape if _is_whole(each) else shape[:-1]) if isinstance(node.op, Mean) else 1
+    return f"Sum<{types}>{{{places[0]}, {divisor}}}"
+
+
+def _results(loop: CudaLoop) -> list[Parameter]:
+    """Return the pointers to all sums."""
+    count = len(loop.node.inputs)
+    return [
+        Parameter(f"{CUDA_TYPES[dtype_of(step)]}* out{i}", count + i)
+        for i, (step, _) in enumerate(loop.results)
+        if reduces(step)
+    ]
+
+
+# --- the stages -------------------------------------------------------------------------------------------------------
+
+
+def _whole_sums(loop: CudaLoop, targets: Sequence[str]) -> list[str]:
+    """Return the loop over all pieces, after which a block has one result of each sum."""
     left = [
-        f"join_all<{_keeper(loop, each)}, {_kept_in(loop)}, {loop.width}, {THREADS}>"
-        f"(sum{i}, partials + (Index)blockIdx.x * {apart} + {each.offset});"
-        for i, each in enumerate(loop.sums)
+        f"join_all<{_keeper(loop, each)}, {_kept_in(loop)}, {loop.width}, {THREADS}>(sum{i}, {target});"
+        for i, (each, target) in enumerate(zip(loop.sums, targets, strict=True))
     ]
     return [*loop.at(), *loop.each_piece(), *left]
 
 
-def _column_sums(loop: CudaLoop, blocks: _Blocks, apart: int) -> list[str]:
-    """Return the loop of a block over rows of its columns, after which it leaves a partial result for each column."""
+def _column_sums(loop: CudaLoop, blocks: _Blocks, targets: Sequence[str]) -> list[str]:
+    """Return the loop of a block over rows of its columns, after which it has a result for each column."""
     positions = loop.domain.rows * loop.windows
     across, below = blocks.across, blocks.below
     left = [
         f"join_block<{_keeper(loop, each)}, {_kept_in(loop)}, {loop.width}, {across}, {below}>"
-        f"(sum{i}, x, y, column, {loop.columns}, partials + (Index)part * {apart} + {each.offset});"
-        for i, each in enumerate(loop.sums)
+        f"(sum{i}, x, y, column, {loop.columns}, {target});"
+        for i, (each, target) in enumerate(zip(loop.sums, targets, strict=True))
     ]
     return [
         f"const int x = threadIdx.x % {across}, y = threadIdx.x / {across};",
@@ -109,29 +149,13 @@ def _column_sums(loop: CudaLoop, blocks: _Blocks, apart: int) -> list[str]:
 
 def _joining(loop: CudaLoop, partials: Parameter, parts: int, apart: int) -> Launch:
     """Return the second stage of all sums: a block for some columns of each."""
-    count = len(loop.node.inputs)
-    results = [
-        Parameter(f"{CUDA_TYPES[dtype_of(step)]}* out{i}", count + i)
-        for i, (step, _) in enumerate(loop.results)
-        if reduces(step)
-    ]
-    sizes = f"{parts}, {apart}, {loop.columns}"
-    statements = tuple(_joined(loop, each, f"partials + {each.offset}, {sizes}") for each in loop.sums)
+    statements = []
+    for each in loop.sums:
+        whole = _is_whole(each)
+        alone = "if (blockIdx.x == 0) " if whole and not loop.sums_all else ""
+        sizes = f"partials + {each.offset}, {parts}, {apart}, {loop.columns}, {'true' if whole else 'false'}"
+        kept = f"{_keeper(loop, each, 1)}, {_kept_in(loop)}"
+        statements.append(f"{alone}join_parts<{kept}>({sizes}, {_result(loop, each)});")
     read = replace(partials, declaration=f"const {partials.declaration}")
     blocks = 1 if loop.sums_all else -(-loop.columns // _JOINED_SIDE_BY_SIDE)
-    return Launch("sums_of_parts", (read, *results), statements, blocks, THREADS, ("sums.cuh",))
-
-
-def _joined(loop: CudaLoop, each: Sums, sizes: str) -> str:
-    """Return the statement that joins the partial results of one sum, and writes it."""
-    node, shape = each.node, shape_of(each.node.inputs[0])
-    whole = len(shape) == len(node.op.axes)  # type: ignore[attr-defined]
-    ctype = CUDA_TYPES[dtype_of(node)]
-    places = {index: i for i, (step, index) in enumerate(loop.results) if step is node}
-    alone = "if (blockIdx.x == 0) " if whole and not loop.sums_all else ""
-    call = f"<{ctype}, {_kept_in(loop)}>({sizes}, {'true' if whole else 'false'}"
-    if isinstance(node.op, Moments):
-        mean, variance = (f"out{places[i]}" if i in places else f"({ctype}*)0" for i in range(2))
-        return f"{alone}finish_moments{call}, {mean}, {variance});"
-    divisor = math.prod(shape if whole else shape[:-1]) if isinstance(node.op, Mean) else 1
-    return f"{alone}finish_sum{call}, {divisor}, out{places[0]});"
+    return Launch("sums_of_parts", (read, *_results(loop)), tuple(statements), blocks, THREADS, ("sums.cuh",))

@@ -105,7 +105,10 @@ static void softmax_cross_entropy(const Team& team, ptrdiff_t outer, ptrdiff_t k
   for_rows(team, outer, k, inner, [=](ptrdiff_t row, ptrdiff_t at) {
     const T top = largest(x + at, k, inner), sum = log_sum(x + at, k, inner, top);
     T total = 0;
-    for (ptrdiff_t j = 0; j < k; j++) total += t[at + j * inner] * (x[at + j * inner] - top - sum);
+    for (ptrdiff_t j = 0; j < k; j++) {
+      const T weight = t[at + j * inner];
+      if (weight != 0) total += weight * (x[at + j * inner] - top - sum);  // 0·ln 0 = 0
+    }
     y[row] = -total;
   });
 }

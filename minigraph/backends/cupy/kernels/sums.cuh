@@ -55,10 +55,31 @@ template <class C, int N> struct Spreading {
   static MG_INLINE void clear(C* numbers) { numbers[0] = numbers[1] = numbers[2] = 0; }
 };
 
-// A block of X × Y threads, thread (x, y) with lanes of columns x·N … x·N + N − 1: one partial result for each column,
-// NUMBERS arrays of `columns` numbers one behind the other. Y is a power of two.
-template <class Of, class C, int N, int X, int Y>
-MG_INLINE void join_block(const Of& mine, int x, int y, Index column, Index columns, C* partials) {
+// Where a column's numbers go: for the second stage, NUMBERS arrays of `columns` one behind the other; or as the result.
+template <class C, int NUMBERS> struct Partial {
+  C* to;
+  Index columns;
+  MG_INLINE void operator()(Index column, const C* numbers) const {
+    for (int k = 0; k < NUMBERS; k++) to[k * columns + column] = numbers[k];
+  }
+};
+template <class T, class C> struct Sum {
+  T* sum;
+  C divisor;
+  MG_INLINE void operator()(Index column, const C* numbers) const { sum[column] = from_float<T>(numbers[0] / divisor); }
+};
+template <class T, class C> struct MeanAndVariance {
+  T *mean, *variance;
+  MG_INLINE void operator()(Index column, const C* numbers) const {
+    if (mean) mean[column] = from_float<T>(numbers[1]);
+    if (variance) variance[column] = from_float<T>(numbers[2] / numbers[0]);
+  }
+};
+
+// A block of X × Y threads, thread (x, y) with lanes of columns x·N … x·N + N − 1: the numbers of each column are put
+// together and written. Y is a power of two.
+template <class Of, class C, int N, int X, int Y, class Write>
+MG_INLINE void join_block(const Of& mine, int x, int y, Index column, Index columns, const Write& write) {
   __shared__ C shared[Of::NUMBERS * X * Y];
   for (int i = 0; i < N; i++) {
     C own[Of::NUMBERS], other[Of::NUMBERS];
@@ -72,14 +93,13 @@ MG_INLINE void join_block(const Of& mine, int x, int y, Index column, Index colu
       }
       __syncthreads();
     }
-    if (y == 0 && column + i < columns)
-      for (int k = 0; k < Of::NUMBERS; k++) partials[k * columns + column + i] = own[k];
+    if (y == 0 && column + i < columns) write(column + i, own);
   }
 }
 
-// The same where all lanes of all THREADS threads belong to one sum: one partial result of NUMBERS numbers.
-template <class Of, class C, int N, int THREADS>
-MG_INLINE void join_all(const Of& mine, C* partials) {
+// The same where all lanes of all THREADS threads belong to one sum.
+template <class Of, class C, int N, int THREADS, class Write>
+MG_INLINE void join_all(const Of& mine, const Write& write) {
   __shared__ C shared[Of::NUMBERS * THREADS];
   C own[Of::NUMBERS], other[Of::NUMBERS];
   mine.leave(0, own);
@@ -97,55 +117,33 @@ MG_INLINE void join_all(const Of& mine, C* partials) {
     }
     __syncthreads();
   }
-  if (x == 0)
-    for (int k = 0; k < Of::NUMBERS; k++) partials[k] = own[k];
+  if (x == 0) write(0, own);
 }
 
 // The second stage: the block of 32 × 8 threads joins `parts` partial results, `apart` numbers from each other, for 32
 // columns; where all columns are one sum, `whole`, it goes on to join those, and there is one block.
-template <class Of, class C> struct Joined {
-  C numbers[Of::NUMBERS];
-  Index column;
-  bool mine;  // whether this thread holds the column's result
-};
-template <class Of, class C>
-MG_INLINE Joined<Of, C> join_parts(const C* partials, Index parts, Index apart, Index columns, bool whole) {
+template <class Of, class C, class Write>
+MG_INLINE void join_parts(const C* partials, Index parts, Index apart, Index columns, bool whole, const Write& write) {
   constexpr int X = 32, Y = 8;
   __shared__ C shared[Of::NUMBERS * X * Y];
-  const int x = threadIdx.x % X, y = threadIdx.x / X;
-  Joined<Of, C> result;
-  C other[Of::NUMBERS];
-  Of::clear(result.numbers);
-  result.column = whole ? 0 : (Index)blockIdx.x * X + x;
-  const Index last = whole ? columns : result.column + 1 < columns ? result.column + 1 : columns;
-  for (Index column = whole ? x : result.column; column < last; column += X)
+  const int thread = threadIdx.x, x = thread % X, y = thread / X;
+  const Index own_column = whole ? 0 : (Index)blockIdx.x * X + x;
+  const Index last = whole ? columns : own_column + 1 < columns ? own_column + 1 : columns;
+  C own[Of::NUMBERS], other[Of::NUMBERS];
+  Of::clear(own);
+  for (Index column = whole ? x : own_column; column < last; column += X)
     for (Index part = y; part < parts; part += Y) {
       for (int k = 0; k < Of::NUMBERS; k++) other[k] = partials[part * apart + k * columns + column];
-      Of::join(result.numbers, other);
+      Of::join(own, other);
     }
   for (int half = X * Y / 2; half >= (whole ? 1 : X); half /= 2) {
-    for (int k = 0; k < Of::NUMBERS; k++) shared[k * X * Y + threadIdx.x] = result.numbers[k];
+    for (int k = 0; k < Of::NUMBERS; k++) shared[k * X * Y + thread] = own[k];
     __syncthreads();
-    if ((int)threadIdx.x < half) {
-      for (int k = 0; k < Of::NUMBERS; k++) other[k] = shared[k * X * Y + threadIdx.x + half];
-      Of::join(result.numbers, other);
+    if (thread < half) {
+      for (int k = 0; k < Of::NUMBERS; k++) other[k] = shared[k * X * Y + thread + half];
+      Of::join(own, other);
     }
     __syncthreads();
   }
-  result.mine = whole ? threadIdx.x == 0 : y == 0 && result.column < columns;
-  return result;
-}
-
-template <class T, class C>
-MG_INLINE void finish_sum(const C* partials, Index parts, Index apart, Index columns, bool whole, C divisor, T* sum) {
-  const Joined<Adding<C, 1>, C> all_of_it = join_parts<Adding<C, 1>>(partials, parts, apart, columns, whole);
-  if (all_of_it.mine) sum[all_of_it.column] = from_float<T>(all_of_it.numbers[0] / divisor);
-}
-
-template <class T, class C>
-MG_INLINE void finish_moments(const C* partials, Index parts, Index apart, Index columns, bool whole, T* mean, T* variance) {
-  const Joined<Spreading<C, 1>, C> all_of_it = join_parts<Spreading<C, 1>>(partials, parts, apart, columns, whole);
-  if (!all_of_it.mine) return;
-  if (mean) mean[all_of_it.column] = from_float<T>(all_of_it.numbers[1]);
-  if (variance) variance[all_of_it.column] = from_float<T>(all_of_it.numbers[2] / all_of_it.numbers[0]);
+  if (whole ? thread == 0 : y == 0 && own_column < columns) write(own_column, own);
 }
