@@ -1,4 +1,4 @@
-"""Convolutions and matrix products of the GPU backend in tests: many of them in one module, on the stand-in's device."""
+"""Convolutions and matrix products of the GPU backend in tests: many in one module, on the stand-in's device."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ import pytest
 from backends.reference import REFERENCES
 from minigraph import ops
 from minigraph.backends.cupy import plans
-from minigraph.backends.cupy.convolution import Epilogue, convolution_code, product_code
+from minigraph.backends.cupy.convolution import convolution_code
+from minigraph.backends.cupy.epilogue import Epilogue
 from minigraph.backends.cupy.gpu import Gpu
+from minigraph.backends.cupy.products import product_code
 from minigraph.backends.cupy.program import OPTIONS
 from minigraph.backends.cupy.source import Source
 from minigraph.backends.cupy.steps import Action, Launch

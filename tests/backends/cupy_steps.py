@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from backends.c_programs import agrees, within
-from backends.test_c_ops import Growing
+from backends.op_graphs import Growing
 from minigraph.backends.base import get
 from minigraph.backends.cupy.library import library_code
 from minigraph.backends.cupy.movement import movement_code

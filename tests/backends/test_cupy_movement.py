@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from backends.cupy_steps import Parts, Steps, check, needs_compiler, same_bits
-from backends.test_c_ops import Growing
+from backends.op_graphs import Growing
 from backends.test_cupy_library import drawn, numbers
 from minigraph import ops
 from minigraph.backends.cupy.movement import movement_code

@@ -86,7 +86,7 @@ def training_source(precision: str) -> str:
 
 
 @pytest.mark.skipif(NVCC is None or not cuda.available(), reason="no nvcc, or no C++ compiler")
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["bfloat16", pytest.param("float32", marks=pytest.mark.slow)])
 def test_nvidias_compiler_takes_a_program_and_spills_nothing(precision: str, tmp_path: pathlib.Path) -> None:
     assert NVCC is not None
     with cuda.standin():

@@ -21,7 +21,8 @@ from minigraph.backends.cupy.gpu import Gpu
 from minigraph.backends.cupy.graphs import Request, graph_of, propose
 from minigraph.files import cache_folder, write_atomically
 
-# The most plans that are measured: those behind them are there for what the first ones refuse.
+# The most plans that are measured: those behind are there for what the first ones refuse. Of as many more, one that
+# asks for less workspace is measured too: in float32 that often holds copies, which cost a pass over the images.
 _MOST_MEASURED = 8
 
 
@@ -122,8 +123,8 @@ class Plans:
             propose(graph, request, cudnn)
         except cudnn.cudnnGraphNotSupportedError:
             return None
-        most = _MOST_MEASURED if request.tuned else 1
-        candidates = list(itertools.islice(_buildable(graph, request, cudnn), most))
+        found = _buildable(graph, request, cudnn)
+        candidates = _worth_measuring(found) if request.tuned else list(itertools.islice(found, 1))
         best = _fastest(graph, request, candidates, gpu) if len(candidates) > 1 else next(iter(candidates), None)
         if best is None:
             return None
@@ -157,6 +158,18 @@ def _buildable(graph: Any, request: Request, cudnn: Any) -> Iterator[_Candidate]
         workspace = int(graph.get_workspace_size_plan_at_index(index))
         if workspace <= request.workspace:
             yield _Candidate(index, workspace)
+
+
+def _worth_measuring(found: Iterator[_Candidate]) -> list[_Candidate]:
+    """Return the likely fastest plans, and behind them one of less workspace, if there is one near.
+
+    >>> [c.number for c in _worth_measuring(_Candidate(n, 5 if n < 9 else 0) for n in range(20))]
+    [0, 1, 2, 3, 4, 5, 6, 9]
+    """
+    first = list(itertools.islice(found, _MOST_MEASURED - 1))
+    least = min((c.workspace for c in first), default=0)
+    smaller = (c for c in itertools.islice(found, _MOST_MEASURED) if c.workspace < least or not least)
+    return [*first, *itertools.islice(smaller, 1)]
 
 
 def _fastest(graph: Any, request: Request, candidates: Sequence[_Candidate], gpu: Gpu) -> _Candidate | None:

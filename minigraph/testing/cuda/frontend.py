@@ -11,34 +11,27 @@ import enum
 import functools
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from minigraph.testing.cuda import correlation
-from minigraph.testing.cuda.blas import from_bfloat16, nearest, to_bfloat16
+from minigraph.testing.cuda.blas import nearest
 from minigraph.testing.cuda.device import Record, active
+from minigraph.testing.cuda.graphs import (
+    Array,
+    FakePlan,
+    Node,
+    Tensor,
+    compute,
+    cudnnGraphNotSupportedError,
+    data_type,
+    numerical_note,
+)
 from minigraph.testing.cuda.memory import at
 
-Array = np.ndarray[Any, Any]
-
 __version__ = "1.32.0"
-
-
-class cudnnGraphNotSupportedError(Exception):
-    """No plan computes the graph."""
-
-
-class data_type(enum.Enum):
-    """How elements are stored."""
-
-    FLOAT = "float32"
-    DOUBLE = "float64"
-    HALF = "float16"
-    BFLOAT16 = "bfloat16"
-    NOT_SET = ""
 
 
 class heur_mode(enum.Enum):
@@ -47,16 +40,6 @@ class heur_mode(enum.Enum):
     A = "A"
     B = "B"
     FALLBACK = "FALLBACK"
-
-
-class numerical_note(enum.Enum):
-    """What a plan says of its numbers."""
-
-    TENSOR_CORE = "TENSOR_CORE"
-    DOWN_CONVERT_INPUTS = "DOWN_CONVERT_INPUTS"
-    REDUCED_PRECISION_REDUCTION = "REDUCED_PRECISION_REDUCTION"
-    NONDETERMINISTIC = "NONDETERMINISTIC"
-    WINOGRAD = "WINOGRAD"
 
 
 def backend_version() -> int:
@@ -94,114 +77,14 @@ def get_stream(handle: Handle) -> int:
     return handle.stream
 
 
-# --- plans ------------------------------------------------------------------------------------------------------------
+# --- graphs -----------------------------------------------------------------------------------------------------------
 
-
-@dataclass(frozen=True)
-class FakePlan:
-    """A plan that the library proposes.
-
-    workspace: bytes that it asks for, and fills. seconds: how long it takes at the least. operations: for which graphs
-    it is there, named by their operations; all if it is empty. builds: whether it can be built at all.
-    """
-
-    name: str
-    notes: frozenset[numerical_note] = frozenset()
-    workspace: int = 0
-    seconds: float = 0.0
-    operations: tuple[str, ...] = ()
-    builds: bool = True
-
-    def computes(self, operations: Iterable[str]) -> bool:
-        """Tell whether the plan computes a graph of these operations."""
-        return not self.operations or self.operations == tuple(operations)
-
-
+# What the library proposes.
 PLANS: list[FakePlan] = [
     FakePlan("tensor_cores", frozenset({numerical_note.TENSOR_CORE}), workspace=4096),
     FakePlan("atomics", frozenset({numerical_note.NONDETERMINISTIC}), workspace=512),
     FakePlan("plain", workspace=1024),
 ]
-
-
-# --- graphs -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Tensor:
-    """A tensor of a graph: what is computed of others is virtual, until it is an output."""
-
-    dim: list[int] = field(default_factory=list)
-    stride: list[int] = field(default_factory=list)
-    kind: str = ""
-    uid: int = 0
-    is_output: bool = False
-
-    def set_output(self, value: bool) -> Tensor:
-        """Say whether it is stored."""
-        self.is_output = value
-        return self
-
-    def set_data_type(self, value: data_type) -> Tensor:
-        """Say how its elements are stored."""
-        self.kind = value.value
-        return self
-
-    def set_uid(self, value: int) -> Tensor:
-        """Give it the number that its address is found by."""
-        self.uid = value
-        return self
-
-    def set_dim(self, value: Sequence[int]) -> Tensor:
-        """Say how large it is."""
-        self.dim = list(value)
-        return self
-
-    def set_stride(self, value: Sequence[int]) -> Tensor:
-        """Say how far its elements lie apart."""
-        self.stride = list(value)
-        return self
-
-    def check(self) -> None:
-        """Raise unless it says how large it is, and where its elements lie."""
-        if not self.dim or len(self.dim) != len(self.stride) or min(self.dim) < 1 or not self.kind:
-            raise cudnnGraphNotSupportedError(f"tensor {self.uid}: dim {self.dim}, stride {self.stride}, {self.kind!r}")
-        if self.kind == data_type.DOUBLE.value:
-            raise cudnnGraphNotSupportedError("no engine computes in double precision")
-
-    def span(self, address: int) -> tuple[int, int]:
-        """Return the bytes of it at an address."""
-        last = sum((n - 1) * step for n, step in zip(self.dim, self.stride, strict=True))
-        return address, (last + 1) * (4 if self.kind == data_type.FLOAT.value else 2)
-
-    def view(self, address: int) -> Array:
-        """Return its elements as they are stored, bfloat16 as bits."""
-        stored = np.dtype(np.uint16 if self.kind == data_type.BFLOAT16.value else self.kind)
-        elements = at(*self.span(address)).view(stored)
-        return np.lib.stride_tricks.as_strided(elements, self.dim, [step * stored.itemsize for step in self.stride])
-
-    def read(self, address: int) -> Array:
-        """Return its numbers, as float32."""
-        stored = self.view(address)
-        return from_bfloat16(stored) if self.kind == data_type.BFLOAT16.value else stored.astype(np.float32)
-
-    def write(self, address: int, values: Array) -> None:
-        """Store numbers."""
-        if list(values.shape) != self.dim:
-            raise ValueError(f"tensor {self.uid} is {self.dim}, what is computed {values.shape}")
-        view = self.view(address)
-        with np.errstate(over="ignore"):
-            view[...] = to_bfloat16(values) if self.kind == data_type.BFLOAT16.value else values.astype(view.dtype)
-
-
-@dataclass
-class Node:
-    """An operation of a graph: tensors by their places in it."""
-
-    operation: str
-    inputs: list[int]
-    output: int
-    window: dict[str, list[int]] = field(default_factory=dict)
 
 
 class pygraph:
@@ -325,10 +208,10 @@ class pygraph:
         self._expect("planned")
         self._barred |= {i for i, plan in enumerate(self._plans) if plan.notes & set(notes)}
 
-    def deselect_workspace_greater_than(self, workspace: int) -> None:
+    def deselect_workspace_greater_than(self, workspace_limit: int) -> None:
         """Strike out plans that ask for more bytes."""
         self._expect("planned")
-        self._most_bytes = workspace
+        self._most_bytes = workspace_limit
 
     def _allowed(self, index: int) -> bool:
         plan = self._plans[index]
@@ -388,28 +271,26 @@ class pygraph:
 
     # --- running ------------------------------------------------------------------------------------------------------
 
-    def execute(self, variant_pack: Mapping[int, int], workspace: int, handle: Handle) -> None:
+    def execute(self, tensor_dict: Mapping[int, int], workspace: int, handle: Handle) -> None:
         """Compute the graph by the plan that is selected: addresses by uid."""
         if self._selected is None:
             raise RuntimeError("no plan is built")
-        self.execute_plan_at_index(variant_pack, workspace, self._selected, handle)
+        self.execute_plan_at_index(tensor_dict, workspace, self._selected, handle)
 
-    def execute_plan_at_index(
-        self, variant_pack: Mapping[int, int], workspace: int, index: int, handle: Handle
-    ) -> None:
+    def execute_plan_at_index(self, tensor_dict: Mapping[int, int], workspace: int, index: int, handle: Handle) -> None:
         """Compute the graph by one of the plans that are built."""
         if index not in self._built:
             raise RuntimeError(f"plan {index} is not built")
         addressed = {t.uid: t for t in self._tensors if t.uid}
-        if set(variant_pack) != set(addressed):
-            raise RuntimeError(f"Uids {sorted(addressed)} are wanted, and {sorted(variant_pack)} are given")
-        if not all(type(address) is int for address in (*variant_pack.values(), workspace)):
+        if set(tensor_dict) != set(addressed):
+            raise RuntimeError(f"Uids {sorted(addressed)} are wanted, and {sorted(tensor_dict)} are given")
+        if not all(type(address) is int for address in (*tensor_dict.values(), workspace)):
             raise TypeError("addresses are whole numbers")
         plan = self._plans[index]
-        spans = {uid: t.span(variant_pack[uid]) for uid, t in addressed.items()}
+        spans = {uid: t.span(tensor_dict[uid]) for uid, t in addressed.items()}
         written = [spans[uid] for uid, t in addressed.items() if t.is_output]
         read = [spans[uid] for uid, t in addressed.items() if not t.is_output]
-        run = functools.partial(self._run, plan, dict(variant_pack), workspace)
+        run = functools.partial(self._run, plan, dict(tensor_dict), workspace)
         active().enqueue(
             handle.stream, "library", f"cudnn {plan.name}", run, read, [*written, (workspace, plan.workspace)]
         )
@@ -423,22 +304,10 @@ class pygraph:
         for node in self._nodes:
             inputs = [values[i] for i in node.inputs]
             made = self._tensors[node.output]
-            values[node.output] = _compute(node, inputs, made, rounded)
+            values[node.output] = compute(node, inputs, made, rounded)
             if made.is_output:
                 made.write(pack[made.uid], values[node.output])
 
 
 def _window(pre: Sequence[int], post: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> dict[str, Any]:
     return {"pre": pre, "post": post, "stride": stride, "dilation": dilation}
-
-
-def _compute(node: Node, inputs: Sequence[Array], made: Tensor, rounded: Callable[[Array], Array]) -> Array:
-    if node.operation in ("bias", "add"):
-        return np.add(*inputs)
-    if node.operation == "relu":
-        return np.maximum(inputs[0], np.float32(0))
-    first, second = map(rounded, inputs)
-    if node.operation == "conv_fprop":
-        return correlation.forward(first, second, **node.window)
-    function = correlation.transpose if node.operation == "conv_dgrad" else correlation.kernel_adjoint
-    return function(first, second, tuple(made.dim), **node.window)

@@ -81,6 +81,7 @@ template <class T, class C> struct MeanAndVariance {
 template <class Of, class C, int N, int X, int Y, class Write>
 MG_INLINE void join_block(const Of& mine, int x, int y, Index column, Index columns, const Write& write) {
   __shared__ C shared[Of::NUMBERS * X * Y];
+#pragma unroll  // lanes are registers, which have no index
   for (int i = 0; i < N; i++) {
     C own[Of::NUMBERS], other[Of::NUMBERS];
     mine.leave(i, own);
@@ -103,6 +104,7 @@ MG_INLINE void join_all(const Of& mine, const Write& write) {
   __shared__ C shared[Of::NUMBERS * THREADS];
   C own[Of::NUMBERS], other[Of::NUMBERS];
   mine.leave(0, own);
+#pragma unroll
   for (int i = 1; i < N; i++) {
     mine.leave(i, other);
     Of::join(own, other);
