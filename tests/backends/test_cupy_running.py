@@ -140,6 +140,24 @@ def test_loops_that_wait_for_each_other_are_not_joined(device):
         np.testing.assert_array_equal(states[1][name], value, err_msg=name)
 
 
+def test_a_folded_block_is_one_call_and_packs_its_constant_kernel_once(plain):
+    with fresh_names():
+        image = mg.Input((6, 6, 3), name="image")
+        x = layers.ReLU()(layers.BatchNorm()(layers.Conv2D(4, 3, padding="same", use_bias=False)(image)))
+        y = layers.BatchNorm()(layers.Conv2D(4, 3, padding="same", use_bias=False)(x))
+        model = mg.Model(image, layers.ReLU()(layers.Add()([x, y])))
+    folded, _ = mg.optimize(model.lower("inference", batch_size=2), state=model.state)
+    program = compile(folded, backend=CupyBackend())
+    images = RNG.standard_normal((2, 6, 6, 3), np.float32)
+    results = [program(None, image=images)["output"] for _ in range(programs.WARM_UP + 2)]
+    code = program.prepare().bound.code
+    assert [work.kernel for _, work in zip(code._queue, code._separate, strict=True)] == ["", ""]
+    assert [r.name for r in plain.log if r.kind == "kernel"] == ["k0_pack", "k1_pack"]
+    expected = compile(folded)(None, image=images)["output"]
+    for result in results:
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+
+
 # --- copies ----------------------------------------------------------------------------------------------------------
 
 

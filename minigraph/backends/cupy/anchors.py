@@ -41,7 +41,13 @@ def single_code(node: Node, gpu: Gpu) -> StepCode:
     if not _is_something(node):
         return _sum_of_nothing(node)
     actions, workspace = _anchor_code(node, (0, 1, 2), gpu, 0)
-    return StepCode(actions, workspace)
+    return StepCode(actions, workspace, prepared=_prepared(actions, node))
+
+
+def _prepared(actions: Sequence[Action], anchor: Node) -> int:
+    """Return the bytes of what is done once: a constant kernel in another order."""
+    once = any(isinstance(action, Launch) and action.once for action in actions)
+    return aligned(known(anchor.inputs[1].tensor_type.nbytes)) if once else 0
 
 
 def _sum_of_nothing(node: Node) -> StepCode:
@@ -69,12 +75,13 @@ def group_code(node: Node, gpu: Gpu) -> StepCode:
     if epilogue is not None:
         fused = convolution_code(loop.anchor, (*places, len(node.inputs)), epilogue, gpu, 0)
         if fused is not None:
-            return StepCode(*fused)
+            return StepCode(*fused, prepared=_prepared(fused[0], loop.anchor))
     target, held = _target(loop)
     actions, workspace = _anchor_code(loop.anchor, (*places, target.place), gpu, held)
     rest = loop_code(node, target, held)
     # The convolution writes while the loop's operands are still to be read: none of them may be written over.
-    return StepCode((*actions, *rest.actions), held + max(workspace, rest.workspace))
+    workspace = held + max(workspace, rest.workspace)
+    return StepCode((*actions, *rest.actions), workspace, prepared=_prepared(actions, loop.anchor))
 
 
 def _places(node: Node, operands: Sequence[Node]) -> tuple[int, int]:

@@ -21,8 +21,9 @@ from minigraph.backends.cupy.products import Places
 from minigraph.backends.cupy.steps import Action
 from minigraph.backends.cupy.tuning import seconds
 from minigraph.backends.geometry import Geometry
+from minigraph.ir.leaves import Constant
 from minigraph.ir.node import Node
-from minigraph.ops.conv import Convolution
+from minigraph.ops.conv import Conv2DKernelAdjoint, Convolution
 
 # Actions, and the bytes of workspace that they use.
 Code: TypeAlias = tuple[tuple[Action, ...], int]
@@ -32,15 +33,16 @@ def convolution_code(anchor: Node, places: Places, epilogue: Epilogue, gpu: Gpu,
     """Return the actions that compute a convolution or one of its adjoints, and the bytes of workspace that they use.
 
     places: where the operands and the result lie, none of which may be empty; the result may lie at the beginning of
-    the workspace. scratch: where in the workspace these bytes begin. None only if the epilogue is not to be had in one
+    the workspace. scratch: where in the workspace these bytes begin. What depends on a constant kernel alone is marked
+    as done once, into memory of its size. None only if the epilogue is not to be had in one
     pass. Raises a ProgramError if the device is to be deterministic, and cuDNN has a plan, but none that is.
     """
     found = _Algorithms(anchor, epilogue, gpu)
     if epilogue:
-        return found.direct(places, scratch) if found.g.depthwise else found.library(places, scratch)
+        return found.direct(places, scratch) if found.g.depthwise else found.library(places, scratch, found.constant)
     if found.has_own and not (gpu.tune and found.library_is_faster()):
         return found.own(places, scratch)
-    code = found.library(places, scratch)
+    code = found.library(places, scratch, found.constant)
     if code is not None:
         return code
     check_determinism(found.op, found.g, anchor.dtype, gpu, anchor.origin.where)
@@ -78,8 +80,13 @@ class _Algorithms:
     def matrix(self, places: Places, scratch: int) -> Code:
         return matrix_code(self.op, self.g, self.node.dtype, places, self.gpu, scratch)
 
-    def library(self, places: Places, scratch: int) -> Code | None:
-        return cudnn_code(self.op, self.g, self.node.dtype, places, self.epilogue, self.gpu, scratch)
+    def library(self, places: Places, scratch: int, once: bool = False) -> Code | None:
+        return cudnn_code(self.op, self.g, self.node.dtype, places, self.epilogue, self.gpu, scratch, once)
+
+    @property
+    def constant(self) -> bool:
+        """Whether the kernel is the same in every run."""
+        return not isinstance(self.op, Conv2DKernelAdjoint) and isinstance(self.node.inputs[1].op, Constant)
 
     def library_is_faster(self) -> bool:
         """Tell whether cuDNN took less time than the convolution's own algorithm, when both were measured."""

@@ -13,7 +13,7 @@ from minigraph.backends.cupy.graphs import BIAS, DATA_TYPES, IMAGES, KERNEL, OUT
 from minigraph.backends.cupy.places import WORDS, read, template, written
 from minigraph.backends.cupy.plans import Plan, plans_of
 from minigraph.backends.cupy.products import Places
-from minigraph.backends.cupy.steps import Action, Launch, aligned
+from minigraph.backends.cupy.steps import PREPARED, Action, Launch, aligned
 from minigraph.backends.geometry import Geometry
 from minigraph.errors import ProgramError
 from minigraph.ir.types import DTYPES
@@ -44,9 +44,12 @@ class Convolve:
 
 
 def cudnn_code(
-    op: Convolution, g: Geometry, dtype: str, places: Places, epilogue: Epilogue, gpu: Gpu, scratch: int
+    op: Convolution, g: Geometry, dtype: str, places: Places, epilogue: Epilogue, gpu: Gpu, scratch: int, once: bool
 ) -> tuple[tuple[Action, ...], int] | None:
-    """Return the actions that compute a convolution, and the bytes of workspace from `scratch` on; None if refused."""
+    """Return the actions that compute a convolution, and the bytes of workspace from `scratch` on; None if refused.
+
+    once: the kernel is constant; it is packed into PREPARED memory of its own size.
+    """
     if gpu.cudnn is None or dtype not in DATA_TYPES:
         return None
     plan = plans_of(gpu).find(Request.of(op, g, dtype, epilogue, gpu), gpu)
@@ -61,11 +64,13 @@ def cudnn_code(
     if 1 in (rows, columns):  # the same in both orders
         packed, before, after = 0, list[Action](), list[Action]()
     else:
-        kernel, where[KERNEL] = where[KERNEL], (-1, scratch)
-        packed = aligned(rows * columns * g.itemsize)
-        adjoint = isinstance(op, Conv2DKernelAdjoint)
-        before = [] if adjoint else [_transposed("pack", kernel, (-1, scratch), rows, columns, dtype)]
-        after = [_transposed("unpack", (-1, scratch), kernel, columns, rows, dtype)] if adjoint else []
+        kernel, where[KERNEL] = where[KERNEL], (PREPARED, 0) if once else (-1, scratch)
+        packed = 0 if once else aligned(rows * columns * g.itemsize)
+        before, after = [], []
+        if isinstance(op, Conv2DKernelAdjoint):
+            after.append(_transposed("unpack", where[KERNEL], kernel, columns, rows, dtype))
+        else:
+            before.append(replace(_transposed("pack", kernel, where[KERNEL], rows, columns, dtype), once=once))
     call = Convolve(op.name, plan, tuple((uid, *at) for uid, at in where.items()), scratch + packed)
     return (*before, call, *after), packed + plan.workspace
 

@@ -15,7 +15,7 @@ import numpy as np
 from minigraph.backends.base import Bound, Kernel
 from minigraph.backends.cupy.gpu import Gpu
 from minigraph.backends.cupy.source import Source
-from minigraph.backends.cupy.steps import STATUS, Launch, StepCode
+from minigraph.backends.cupy.steps import Launch, StepCode
 from minigraph.ir.node import Node
 
 Array = Any
@@ -58,9 +58,11 @@ class Program:
         self._completed = 0
         self._place = 0  # in the queue
         self._graphs: dict[int, Any] = {}  # how many runs of all steps → their graph
-        self._tables: list[Array] = []
+        self._kept: list[Array] = []
         source = Source()
         separate = [work for i, step in enumerate(steps) for work in self._work(i, step, code_of(step.node), source)]
+        at_once = [work for work in separate if any(launch.once for launch, _ in work.launches)]
+        separate = [work for work in separate if work not in at_once]
         joined = _joined(separate)
         for work in joined:
             if len(work.launches) > 1:
@@ -69,11 +71,16 @@ class Program:
         self._module = gpu.cupy.RawModule(code=self.source, options=OPTIONS) if source.kernels else None
         self._separate = separate
         self._queue = [(work.step, self._enqueue(work)) for work in joined]
+        with gpu.stream:
+            for work in at_once:
+                self._enqueue(work)()
 
     # --- from steps to what is enqueued -----------------------------------------------------------------------------
 
     def _work(self, index: int, step: Bound, code: StepCode, source: Source) -> list[_Work]:
-        arrays = [*_flat(step.inputs), *_flat([step.output]), step.workspace]
+        prepared = self.gpu.allocate(code.prepared) if code.prepared else step.workspace[:0]
+        self._kept.append(prepared)
+        arrays = [*_flat(step.inputs), *_flat([step.output]), prepared, self._status, step.workspace]
         addresses = [int(a.data.ptr) for a in arrays]
         ranges = [(start, start + int(a.nbytes)) for start, a in zip(addresses, arrays, strict=True)]
         operands = len(_flat(step.inputs))
@@ -81,7 +88,7 @@ class Program:
         for action in code.actions:
             if isinstance(action, Launch):
                 name = source.add(action)
-                pointers = [self._address(addresses, p.place) + p.offset for p in action.parameters]
+                pointers = [addresses[p.place] + p.offset for p in action.parameters]
                 written = [ranges[p.place] for p in action.parameters if p.place >= operands or p.place == -1]
                 read = [ranges[p.place] for p in action.parameters if 0 <= p.place < operands]
                 found.append(_Work(index, read, written, None, [(action, pointers)], name))
@@ -89,9 +96,6 @@ class Program:
                 call = action.bind(self.gpu, addresses)
                 found.append(_Work(index, ranges[:operands], ranges[operands:], call))
         return found
-
-    def _address(self, addresses: Sequence[int], place: int) -> int:
-        return int(self._status.data.ptr) if place == STATUS else addresses[place]
 
     def _enqueue(self, work: _Work) -> Kernel:
         if work.call is not None:
@@ -110,7 +114,7 @@ class Program:
 
     def _uploaded(self, values: np.ndarray[Any, Any]) -> Array:
         array = self.gpu.from_host(values)
-        self._tables.append(array)
+        self._kept.append(array)
         return array
 
     # --- running ----------------------------------------------------------------------------------------------------

@@ -19,13 +19,16 @@ MOST_BLOCKS = 132 * 8  # as many as an H200 runs at a time; more would wait for 
 ALIGNMENT = 256
 # The place of a parameter that is the program's status word: kernels put there, by atomicMax, what they find wrong.
 STATUS = -2
+# The place of memory of a step's own, which launches that are done `once` have filled before the first run.
+PREPARED = -3
 
 
 @dataclass(frozen=True)
 class Parameter:
     """A kernel's pointer: how it is declared, and which array it is.
 
-    place: counts the step's operands, then its results; −1 is the workspace. offset: bytes from its beginning.
+    place: counts the step's operands, then its results; −1 is the workspace, others are named above. offset: bytes from
+    its beginning.
     """
 
     declaration: str  # "const float* x"
@@ -39,7 +42,8 @@ class Launch:
 
     name: what profiles call it. headers: files of the kernels' folder that the statements use. elements: of a loop that
     runs over one long row of any length: its statements know `elements`, and where in it a thread has to `begin` and by
-    which `stride` it goes on; several such launches may become one.
+    which `stride` it goes on; several such launches may become one. once: it depends on constants alone, and writes to
+    PREPARED: it runs when the program is made.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Launch:
     threads: int = THREADS
     headers: tuple[str, ...] = ()
     elements: int | None = None
+    once: bool = False
 
 
 class Call(Protocol):
@@ -62,7 +67,7 @@ class Call(Protocol):
         """What profiles call it."""
 
     def bind(self, gpu: Gpu, addresses: Sequence[int]) -> Callable[[], object]:
-        """Return the callable; addresses are of operands, results, and last the workspace."""
+        """Return the callable; addresses are of operands and results, of PREPARED memory, STATUS, and the workspace."""
 
 
 Action: TypeAlias = Launch | Call
@@ -70,11 +75,15 @@ Action: TypeAlias = Launch | Call
 
 @dataclass(frozen=True)
 class StepCode:
-    """What a node is on the GPU: actions in order, bytes of workspace, and operands whose memory a result may take."""
+    """What a node is on the GPU: actions in order, bytes of workspace, and operands whose memory a result may take.
+
+    prepared: bytes of memory of its own.
+    """
 
     actions: tuple[Action, ...]
     workspace: int = 0
     overwritable: tuple[int, ...] = ()
+    prepared: int = 0
 
 
 def blocks_for(elements: int, each: int = 1, threads: int = THREADS) -> int:

@@ -74,7 +74,7 @@ template <class V> MG_INLINE V all(typename Lane<V>::type x) { return Access<V>:
 template <class M, class V> MG_INLINE V choose(M condition, V yes, V no) { return Access<V>::choose(condition, yes, no); }
 
 // The nearest number that a stored type has: what a conversion to it and back leaves.
-template <class T, class C> MG_INLINE C rounded(C x) { return to_float(from_float<T>((Compute<T>)x)); }
+template <class T, class C> MG_INLINE Compute<T> rounded(C x) { return to_float(from_float<T>((Compute<T>)x)); }
 template <class T, class C, int N> MG_INLINE Lanes<C, N> rounded(Lanes<C, N> x) {
   MG_EACH x.at[i] = rounded<T>(x.at[i]);
   return x;
