@@ -6,6 +6,7 @@ device's copy engines reach by themselves.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,7 @@ class Staging:
         self.gpu = gpu
         self._status = status
         self._stream = gpu.cupy.cuda.Stream(non_blocking=True)
+        self._under_way: deque[tuple[Any, list[HostArray]]] = deque()  # copies to the host, oldest first
         self._slots: dict[tuple[int, int], list[_Slot]] = {}  # of a target's address and size; the next one first
 
     def upload(self, target: Array, value: HostArray) -> None:
@@ -82,6 +84,10 @@ class Staging:
             gpu.copy(target.ctypes.data, int(source.data.ptr), int(source.nbytes), "device to host")
         done = gpu.cupy.cuda.Event(disable_timing=True)
         done.record(gpu.stream)
+        # Nobody may want the result: its memory is not given to others before the device has written to it.
+        while self._under_way and self._under_way[0][0].done:
+            self._under_way.popleft()
+        self._under_way.append((done, held))
 
         def result() -> list[HostArray]:
             try:

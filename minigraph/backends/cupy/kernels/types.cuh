@@ -14,8 +14,8 @@ typedef short int16_t;
 typedef unsigned short uint16_t;
 typedef int int32_t;
 typedef unsigned int uint32_t;
-typedef long int64_t;
-typedef unsigned long uint64_t;
+typedef long long int64_t;
+typedef unsigned long long uint64_t;
 #define INFINITY __int_as_float(0x7f800000)
 #define NAN __int_as_float(0x7fffffff)
 #else
@@ -23,7 +23,7 @@ typedef unsigned long uint64_t;
 #endif
 
 // Counts elements: an array may hold more than 2³¹.
-typedef long Index;
+typedef long long Index;
 
 // Half precision is stored, and computed in float; all others are computed in themselves.
 template <class T> struct ComputedIn { typedef T type; };
