@@ -16,10 +16,11 @@ from minigraph.ir.graph import Graph
 from minigraph.ir.leaves import Constant, Item
 from minigraph.ir.node import Node
 from minigraph.ir.origin import inheriting
-from minigraph.ir.types import Shape, TensorType, known
+from minigraph.ir.types import DTYPES, Shape, TensorType, known
 from minigraph.ops.elementwise import Elementwise
 from minigraph.ops.group import ANCHORS, group, pools, reduces
 from minigraph.ops.pool import MaxPool2D, MaxPool2DAdjoint
+from minigraph.ops.shape import Cast
 from minigraph.passes.driver import Rewriter
 from minigraph.passes.trace import Trace
 
@@ -101,6 +102,8 @@ class _Grouping:
 
     def _decide(self, node: Node) -> None:
         """Find out how a value is computed, and whether it is stored."""
+        if _widens(node) and len(self.readers[node]) > 1 and node.inputs[0] in self.inside:
+            self._store(node.inputs[0])  # half the bytes, and the conversion costs nothing
         if isinstance(node.op, ANCHORS) and self.computes(node):
             body: _Inside | None = _Inside(frozenset(), frozenset({node}), 0, anchor=node)
         else:
@@ -299,6 +302,11 @@ def _windows(node: Node) -> tuple[Tile, bool]:
     if isinstance(node.op, (MaxPool2D, MaxPool2DAdjoint)):
         return node.op.size, isinstance(node.op, MaxPool2D)
     return _NO_TILE, False
+
+
+def _widens(node: Node) -> bool:
+    """Tell whether a node is its operand in a wider type."""
+    return isinstance(node.op, Cast) and DTYPES[node.dtype] > DTYPES[node.inputs[0].dtype]
 
 
 def _cost(node: Node) -> int:

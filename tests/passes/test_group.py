@@ -211,6 +211,21 @@ def test_what_depends_on_a_sum_waits_for_it() -> None:
     assert not any("[sum]" in body and "sub" in body for body in found)
 
 
+def test_of_a_value_and_its_wider_copy_the_narrow_one_is_stored() -> None:
+    x, g = input_((4, 6, 6, 3), "float16", name="x"), input_((3,), name="g")
+    activation = ops.relu(x * 2.0 + 1.0)
+    wide = ops.cast(activation, "float32")
+    mean, variance = ops.moments(wide, (0, 1, 2))
+    scaled = (wide - mean) * ops.rsqrt(variance + 1e-3) * g
+    before = Graph({"y": ops.cast(scaled, "float16")})
+    after = verify(run([Group(lambda node: computes(node, ("float16", "float32")))], before)[0])
+    stored = [str(node.type) for node in after.nodes if isinstance(node.op, GroupOp)]
+    assert len(stored) == 3 and not [text for text in stored if "float32[4,6,6,3]" in text]
+    rng = np.random.default_rng(0)
+    values = {"x": rng.standard_normal((4, 6, 6, 3)).astype(np.float16), "g": rng.standard_normal(3, np.float32)}
+    assert_same_results(before, inlined(after), values)
+
+
 def test_sums_over_the_last_axis_are_left_to_the_library() -> None:
     (x,) = x_and_more((6, 5))
     assert bodies(Graph({"y": ops.sum(ops.exp(x), 1)})) == ["exp", "sum"]
