@@ -48,7 +48,8 @@ class _Blocks:
         side_by_side = -(-pieces // across)
         positions = loop.domain.rows * loop.windows
         most = max(1, MOST_BLOCKS // side_by_side)
-        return cls(across, side_by_side, max(1, min(most, positions * across // (THREADS * _FEWEST_ROWS))))
+        fewest = max(1, _FEWEST_ROWS // math.prod(loop.domain.tile))  # a window is several rows' work
+        return cls(across, side_by_side, max(1, min(most, positions * across // (THREADS * fewest))))
 
 
 def summing(loop: CudaLoop, scratch: int) -> tuple[tuple[Launch, ...], int]:
