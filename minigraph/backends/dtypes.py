@@ -20,10 +20,11 @@ def array_dtype(name: str) -> np.dtype[Any]:
     >>> array_dtype("float16")
     dtype('float16')
     """
+    kind: Any = name
     if name == "bfloat16":
         try:
-            import ml_dtypes
+            from ml_dtypes import bfloat16 as kind
         except ImportError:
             raise MissingExtraError("ml_dtypes", "bfloat16", "an array of bfloat16") from None
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
+    dtype: np.dtype[Any] = np.dtype(kind)
+    return dtype

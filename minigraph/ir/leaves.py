@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minigraph.errors import ArgumentError, DTypeError, ShapeError
+from minigraph.ir.encoding import pack, unpack
 from minigraph.ir.node import Node
 from minigraph.ir.op import Op
 from minigraph.ir.types import (
@@ -24,11 +25,6 @@ from minigraph.ir.types import (
     is_float,
     known,
 )
-
-_FORMATS = {
-    "bool": "?", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I", "int64": "q",
-    "uint64": "Q", "float16": "e", "float32": "f", "float64": "d",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -121,7 +117,7 @@ class Constant(Op, name="constant"):
                 "a fraction meets integers", expected=dtype, got=repr(value), hint="cast the node to float32 first"
             )
         try:
-            data = struct.pack("<" + _FORMATS[dtype], value)
+            data = pack(dtype, value)
         except (struct.error, OverflowError):
             raise ArgumentError("a number does not fit the dtype", expected=dtype, got=repr(value)) from None
         return cls(TensorType((), dtype), data)
@@ -133,7 +129,7 @@ class Constant(Op, name="constant"):
 
     def values(self) -> list[Any]:
         """Return the elements, flat, as Python numbers."""
-        return list(struct.unpack(f"<{known(self.type.size)}{_FORMATS[self.type.dtype]}", self.data))
+        return list(unpack(self.type.dtype, self.data))
 
     @property
     def splat(self) -> Any:
@@ -142,7 +138,7 @@ class Constant(Op, name="constant"):
         first = self.data[:width]
         if not first or self.data != first * (len(self.data) // width):
             return None
-        return struct.unpack("<" + _FORMATS[self.type.dtype], first)[0]
+        return unpack(self.type.dtype, first)[0]
 
 
 @dataclass(frozen=True)

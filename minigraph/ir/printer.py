@@ -6,14 +6,14 @@ import base64
 import dataclasses
 import json
 import math
-import struct
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from minigraph.ir.encoding import pack, unpack
 from minigraph.ir.leaves import Constant
 from minigraph.ir.node import Node
 from minigraph.ir.op import Op
-from minigraph.ir.types import RESERVED, Dim, TensorType
+from minigraph.ir.types import RESERVED, Dim, TensorType, is_float
 
 if TYPE_CHECKING:
     from minigraph.ir.graph import Graph
@@ -94,7 +94,7 @@ def value_text(value: Any) -> str:
 
 
 def _constant(op: Constant) -> str:
-    floats = op.type.dtype.startswith("float")
+    floats = is_float(op.type.dtype)
     splat = op.splat if len(op.data) <= SPLAT_LIMIT else None
     if splat is not None and not _odd(op, splat=True):
         return _number(splat, op.type.dtype) if floats else value_text(splat)
@@ -105,7 +105,7 @@ def _constant(op: Constant) -> str:
 
 def _odd(op: Constant, splat: bool = False) -> bool:
     """Tell whether an element, or the one that all are, is a NaN with other bits than those that `nan` is read as."""
-    if not op.type.dtype.startswith("float"):
+    if not is_float(op.type.dtype):
         return False
     values = [op.splat] if splat else op.values()
     if not any(v != v for v in values):
@@ -115,14 +115,13 @@ def _odd(op: Constant, splat: bool = False) -> bool:
 
 
 def _number(value: float, dtype: str) -> str:
-    """Return the shortest decimal that gives the same float16 or float32 back."""
+    """Return the shortest decimal that gives the same number of fewer bits than a float64 back."""
     if dtype == "float64" or not math.isfinite(value):
         return _float(value)
-    code, digits = ("e", range(1, 6)) if dtype == "float16" else ("f", range(1, 10))
-    for precision in digits:
+    for precision in range(1, 10):
         candidate = float(f"{value:.{precision}g}")
         try:
-            if struct.unpack(code, struct.pack(code, candidate))[0] == value:
+            if unpack(dtype, pack(dtype, candidate))[0] == value:
                 return _float(candidate)
         except OverflowError:  # rounded up past the largest finite number
             continue

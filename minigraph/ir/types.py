@@ -15,8 +15,10 @@ RESERVED = frozenset({"true", "false", "none", "inf", "nan"})
 # name → bytes per element
 DTYPES: dict[str, int] = {
     "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8,
-    "float16": 2, "float32": 4, "float64": 8,
+    "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8,
 }  # fmt: skip
+# 16 bits: 5 of exponent and 10 of fraction (IEEE 754), or 8 and 7, the upper half of a float32.
+HALF = ("float16", "bfloat16")
 
 
 def check_label(label: str) -> str:
@@ -28,7 +30,7 @@ def check_label(label: str) -> str:
 
 def is_float(dtype: str) -> bool:
     """Tell whether values of `dtype` have gradients."""
-    return dtype.startswith("float")
+    return dtype.startswith(("float", "bfloat"))
 
 
 def check_dtype(dtype: str) -> str:

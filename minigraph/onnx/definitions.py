@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
 from minigraph.onnx.proto import onnx_package
 from minigraph.onnx.reader import Reader
+from minigraph.onnx.tensors import code_of
 
 
 def domain_of(domain: str) -> str:
@@ -40,7 +39,7 @@ def definition_of(schema: Any, reader: Reader) -> Any:
     for node in reader.inputs:
         proto = onnx.TypeProto()
         if node is not None:
-            proto.tensor_type.elem_type = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(node.dtype))
+            proto.tensor_type.elem_type = code_of(node.dtype)
             proto.tensor_type.shape.SetInParent()
             for size in node.shape:
                 dim = proto.tensor_type.shape.dim.add()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minigraph.backends.dtypes import array_dtype
 from minigraph.errors import DataError, GraphError
 from minigraph.ir.graph import Graph, topological
 from minigraph.ir.leaves import Input, Item, Variable
@@ -19,7 +20,7 @@ from minigraph.onnx.forms import OPSET, prepared
 from minigraph.onnx.known import Known
 from minigraph.onnx.parameters import biased, parameters
 from minigraph.onnx.proto import onnx_package
-from minigraph.onnx.tensors import tensor_of
+from minigraph.onnx.tensors import code_of, tensor_of
 from minigraph.onnx.writing import WRITERS
 from minigraph.onnx.writing.networks import conv_with, gemm_with
 from minigraph.ops.linalg import MatMul
@@ -116,8 +117,7 @@ class _Exporter:
 
     def _info(self, name: str, type: TensorType) -> Any:
         dims = [s if isinstance(s, int) else str(s) for s in type.shape]
-        code = self.helper.np_dtype_to_tensor_dtype(np.dtype(type.dtype))
-        return self.helper.make_tensor_value_info(name, code, dims)
+        return self.helper.make_tensor_value_info(name, code_of(type.dtype), dims)
 
     def _write(self, node: Node) -> None:
         self.scope = node.origin.scope
@@ -222,7 +222,7 @@ class _Exporter:
         variables = [n.label for n in topological([node]) if isinstance(n.op, Variable)]
         scope = node.origin.scope
         base = variables[0] if len(variables) == 1 else f"{scope}/constant" if scope else "constant"
-        array = np.array(value, dtype, order="C")
+        array = np.array(value, array_dtype(dtype), order="C")
         key = (base, dtype, array.shape, _digest(array))
         if key not in self.kept:
             self.reserved -= {base}.intersection(variables)
@@ -231,7 +231,7 @@ class _Exporter:
 
     def array(self, values: Any, dtype: str, base: str) -> str:
         """Return the name of an initializer with these numbers."""
-        array = np.array(values, dtype, order="C")
+        array = np.array(values, array_dtype(dtype), order="C")
         key = ("", dtype, array.shape, _digest(array))
         if key not in self.kept:
             self.kept[key] = self._store(array, base)

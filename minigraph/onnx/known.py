@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minigraph.backends.base import get
+from minigraph.backends.dtypes import array_dtype
 from minigraph.ir.leaves import Constant, Input, Item, Variable
 from minigraph.ir.node import Node
 from minigraph.ir.types import Dim, TensorType, product
@@ -59,12 +60,12 @@ class Known:
             case Input():
                 return None
             case Constant(type=type, data=data):
-                return np.frombuffer(data, type.dtype).reshape(type.shape)
+                return np.frombuffer(data, array_dtype(type.dtype)).reshape(type.shape)
             case Variable(label=label):
                 return self.variables.get(label)
             case CountOf(axes=axes, dtype=dtype):
                 total = product(node.inputs[0].shape[a] for a in axes)
-                return np.array(total, object if isinstance(total, Dim) else dtype)
+                return np.array(total, object if isinstance(total, Dim) else array_dtype(dtype))
         values = [self._values[i] for i in node.inputs]
         if any(value is None for value in values) or not _is_small(node):
             return None
@@ -112,7 +113,7 @@ _SYMBOLIC: dict[type | str, Callable[[Any, list[Any]], Any]] = {
     Concat: lambda node, operands: np.concatenate([o.astype(object) for o in operands], node.op.axis),
     Reshape: lambda node, operands: operands[0].reshape(node.shape),
     BroadcastTo: lambda node, operands: np.broadcast_to(operands[0], node.shape),
-    Gather: lambda node, operands: np.take(operands[0], operands[1], node.op.axis),
+    Gather: lambda node, operands: np.take(operands[0], operands[1], node.op.axis, mode=node.op.mode),
     Slice: _slice,
     Mul: lambda node, operands: operands[0] * operands[1],
     "Div": lambda node, operands: operands[0] // operands[1],

@@ -22,8 +22,8 @@ _DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16",
     11: "float64", 12: "uint32", 13: "uint64",
 }  # fmt: skip
-_CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _BFLOAT16 = 16
+_CODES = {**{dtype: code for code, dtype in _DTYPES.items()}, "bfloat16": _BFLOAT16}
 
 # Where an element type is stored when it is not raw bytes, and as what; all others are in int32_data.
 _TYPED = {
@@ -55,11 +55,20 @@ def dtype_of(code: int, what: str, where: str | None = None) -> str:
     names = {number: name for name, number in onnx_package().TensorProto.DataType.items()}
     raise ModelFormatError(
         f"{what} has an element type that is not supported",
-        expected=", ".join([*_CODES, "bfloat16"]),
+        expected=", ".join(_CODES),
         got=names.get(code, f"the unknown type {code}").lower(),
         where=where,
         hint="convert the tensor to one of these types before exporting the model",
     )
+
+
+def code_of(dtype: str) -> int:
+    """Return the number in TensorProto.DataType of a dtype.
+
+    >>> code_of("bfloat16")
+    16
+    """
+    return _CODES[dtype]
 
 
 def array_of(tensor: TensorProto, folder: Path | None, where: str) -> Array:
@@ -96,7 +105,7 @@ def array_of(tensor: TensorProto, folder: Path | None, where: str) -> Array:
 def tensor_of(array: Array, name: str) -> TensorProto:
     """Return an array as a TensorProto with raw bytes, little-endian as the format wants them.
 
-    Raises DTypeError for an array whose dtype is none of the element types that `array_of` reads.
+    Raises DTypeError for an array whose dtype is none of the element types that there are.
 
     >>> tensor_of(np.arange(3), "t").dims  # doctest: +SKIP
     [3]
@@ -106,7 +115,8 @@ def tensor_of(array: Array, name: str) -> TensorProto:
         raise DTypeError(
             f"tensor {shown(name)} cannot be stored in an ONNX file", expected=", ".join(_CODES), got=array.dtype
         )
-    stored = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    bits = array.view("uint16") if code == _BFLOAT16 else array
+    stored = bits.astype(bits.dtype.newbyteorder("<"), copy=False)
     tensor: TensorProto = onnx_package().TensorProto(name=name, data_type=code, dims=array.shape)
     tensor.raw_data = stored.tobytes()
     return tensor

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minigraph.backends.base import Backend, get
+from minigraph.backends.dtypes import array_dtype
 from minigraph.errors import NonFiniteError, ProgramError
 from minigraph.ir.graph import Graph
 from minigraph.ir.leaves import Constant, Input, Variable
@@ -35,7 +36,7 @@ class Interpreter:
                 if isinstance(node.op, (Input, Variable)):
                     if node.op.label not in values:
                         raise ProgramError(f"no value for {node.op.label!r}", where=node.origin.where)
-                    results[node] = np.asarray(values[node.op.label], node.dtype, order="C")
+                    results[node] = np.asarray(values[node.op.label], array_dtype(node.dtype), order="C")
                 else:
                     results[node] = self.run_node(node, [results[i] for i in node.inputs])
         return results

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minigraph.backends.base import Backend, get
+from minigraph.backends.dtypes import array_dtype
 from minigraph.ir.graph import topological
 from minigraph.ir.leaves import Variable
 from minigraph.ir.node import Node
@@ -44,7 +45,7 @@ class StateNumbers:
             return None
         if isinstance(node.op, Variable):
             value = self.values.get(node.op.label)
-            return None if value is None else np.asarray(value, node.dtype)
+            return None if value is None else np.asarray(value, array_dtype(node.dtype))
         operands = [self._known[i] for i in node.inputs]
         if any(value is None for value in operands):
             return None

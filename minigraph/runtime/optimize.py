@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from minigraph.backends.base import get
+from minigraph.backends.dtypes import array_dtype
 from minigraph.errors import ArgumentError, DataError
 from minigraph.files import write_atomically
 from minigraph.ir.graph import Graph, topological
@@ -81,7 +82,9 @@ def _means(graph: Graph, state: Mapping[str, Any] | None) -> pipelines.Means:
 
 
 def _typed(variable: Node, value: Any) -> Any:
-    return as_array(f"the value of {variable.label!r}", value, variable.dtype).astype(variable.dtype, copy=False)
+    return as_array(f"the value of {variable.label!r}", value, variable.dtype).astype(
+        array_dtype(variable.dtype), copy=False
+    )
 
 
 def _patterns(what: str, names: Iterable[str]) -> tuple[str, ...]:
@@ -150,7 +153,7 @@ def _not_finite(node: Node) -> int:
 
     if not isinstance(node.op, Constant) or not is_float(node.dtype):
         return 0
-    return int((~np.isfinite(np.frombuffer(node.op.data, node.dtype))).sum())
+    return int((~np.isfinite(np.frombuffer(node.op.data, array_dtype(node.dtype)))).sum())
 
 
 def refreeze(trace: Trace, state: Mapping[str, Any]) -> Graph:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigraph.backends.base import get
+from minigraph.backends.dtypes import array_dtype
 from minigraph.ir.graph import Graph, topological
 from minigraph.ir.leaves import Input, Item, Variable
 from minigraph.ir.node import Node
@@ -96,7 +97,7 @@ def compute(
         for node in topological(nodes):
             op = node.op.bind(sizes) if sizes else node.op
             if isinstance(op, (Input, Variable)):
-                known[node] = np.asarray(values[op.label], node.dtype, order="C")
+                known[node] = np.asarray(values[op.label], array_dtype(node.dtype), order="C")
                 continue
             operands = [known[i] for i in node.inputs]
             known[node] = _value(op, operands, backend)

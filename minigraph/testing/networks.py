@@ -18,6 +18,7 @@ import numpy as np
 
 from minigraph import ops
 from minigraph.autodiff import gradients
+from minigraph.backends.dtypes import array_dtype
 from minigraph.errors import ArgumentError, ShapeError
 from minigraph.ir import Graph, Node, Variable, fresh_names, topological, variable
 from minigraph.ir.leaves import input as input_
@@ -199,10 +200,11 @@ def random_values(
         shape = tuple(known(s) for s in node.tensor_type.bind(bound).shape)
         if is_float(node.dtype):
             moderate = _moderate(roles[node], shape, numbers)
-            made = KINDS[kind](roles[node], moderate, numbers, np.finfo(node.dtype))
+            limits = np.finfo("float32" if node.dtype == "bfloat16" else node.dtype)  # they have the same exponents
+            made = KINDS[kind](roles[node], moderate, numbers, limits)
         else:
             made = numbers.integers(0, 2 if node.dtype == "bool" else 3, shape)
-        values[node.label] = np.asarray(made, node.dtype)
+        values[node.label] = np.asarray(made, array_dtype(node.dtype))
     return values
 
 

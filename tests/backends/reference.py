@@ -69,7 +69,7 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "concat": lambda op, *xs: np.concatenate(xs, op.axis),
     "split": lambda op, x: tuple(np.split(x, list(itertools.accumulate(op.sizes))[:-1], op.axis)),
     "item": lambda op, x: x[op.index],
-    "gather": lambda op, x, i: np.take(x, i, op.axis),
+    "gather": lambda op, x, i: np.take(x, i, op.axis, mode=op.mode),
     "size": lambda op, x: np.array(math.prod(x.shape[a] for a in op.axes), op.dtype),
     "after": lambda op, x, then: x,
 }
@@ -163,8 +163,9 @@ def _slice_adjoint(op: Any, x: Array) -> Array:
 def _gather_adjoint(op: Any, x: Array, indices: Array) -> Array:
     out = np.zeros(op.shape, x.dtype)
     before = (slice(None),) * (op.axis % len(op.shape))
+    places = np.clip(indices, 0, op.shape[op.axis] - 1) if op.mode == "clip" else indices
     for at in np.ndindex(indices.shape):
-        out[(*before, int(indices[at]))] += x[(*before, *at)]
+        out[(*before, int(places[at]))] += x[(*before, *at)]
     return out
 
 

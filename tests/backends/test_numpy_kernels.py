@@ -997,6 +997,16 @@ def test_an_index_out_of_range_raises_an_error_of_ours(adjoint: bool) -> None:
         evaluate(node, x=x, i=i)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int64", "uint8", "uint64"])
+def test_an_index_out_of_range_takes_the_nearest_element_if_asked(dtype: str) -> None:
+    x, far = np.arange(4.0), np.iinfo(dtype).max
+    i = np.array([0, 3, 4, far] if dtype.startswith("u") else [np.iinfo(dtype).min, -1, 2, far], dtype)
+    places = np.minimum(np.maximum(i.astype(object), 0), 3).astype(int)
+    np.testing.assert_array_equal(evaluate(ops.gather(var(x), var(i, "i"), 0, "clip"), x=x, i=i), x[places])
+    adjoint = evaluate(Node(GatherAdjoint((4,), 0, "clip"), (var(x), var(i, "i"))), x=x, i=i)
+    np.testing.assert_array_equal(adjoint, [x[places == k].sum() for k in range(4)])
+
+
 def test_integers_to_negative_powers_raise_an_error_of_ours() -> None:
     x, y = np.array([2]), np.array([-1])
     with pytest.raises(MinigraphError):

@@ -9,7 +9,7 @@ import pytest
 
 import minigraph as mg
 from minigraph import ops
-from minigraph.backends.numpy.registry import Steps
+from minigraph.backends.numpy.call import Steps
 from minigraph.backends.numpy.source import straight_line
 from minigraph.backends.numpy.threads import spread
 from minigraph.errors import ProgramError

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from minigraph import ops
+from minigraph.backends.dtypes import array_dtype
 from minigraph.ir import Constant, Dim, Graph, Node, TensorType, scope, symbol, variable
 from minigraph.ir.leaves import input as input_
-from minigraph.ir.types import DTYPES
+from minigraph.ir.types import DTYPES, is_float
 from minigraph.layers.initializers import Constant as ConstantValue
 from minigraph.layers.initializers import Orthogonal, RandomNormal, VarianceScaling
 from minigraph.layers.regularizers import L2
@@ -295,14 +296,14 @@ def constant(b: Builder) -> Node | None:
     shape = b.rng.choice([(), (1,), (3,), (2, 2), (33,), (0,), (5, 8), (32,)])
     with np.errstate(all="ignore"):
         if b.rng.random() < 0.3:
-            values = np.full(shape, b.rng.choice(SPECIAL) if dtype.startswith("float") else b.rng.choice([0, 1, 77]))
-        elif dtype.startswith("float"):
+            values = np.full(shape, b.rng.choice(SPECIAL) if is_float(dtype) else b.rng.choice([0, 1, 77]))
+        elif is_float(dtype):
             values = np.array([b.rng.choice([*SPECIAL, b.rng.random()]) for _ in range(math.prod(shape))]).reshape(
                 shape
             )
         else:
             values = np.array([b.rng.randint(0, 127) for _ in range(math.prod(shape))]).reshape(shape)
-        return Node(Constant.of(np.asarray(values).astype(dtype)))
+        return Node(Constant.of(np.asarray(values).astype(array_dtype(dtype))))
 
 
 def dense(b: Builder) -> Node | None:

@@ -6,6 +6,7 @@ import math
 import pathlib
 import random
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,11 +15,12 @@ from hypothesis import strategies as st
 import minigraph as mg
 from ir.random_graphs import INITIALIZERS, definition, runnable
 from minigraph import layers, ops
-from minigraph.errors import GraphError
+from minigraph.errors import ArgumentError, GraphError
 from minigraph.ir import Constant, Graph, Node, parse, scope, symbol, variable
+from minigraph.ir.encoding import pack, unpack
 from minigraph.ir.leaves import input as input_
 from minigraph.ir.parser import parse_value
-from minigraph.ir.printer import LITERAL_LIMIT, node_text, value_text
+from minigraph.ir.printer import LITERAL_LIMIT, _number, node_text, value_text
 from minigraph.ir.types import DTYPES
 from minigraph.layers.regularizers import L2
 from minigraph.ops.activations import LeakyRelu, Relu
@@ -91,9 +93,9 @@ def test_the_ends_of_the_integers(dtype):
         assert reads_back(graph).nodes[1].op.data == data.tobytes()
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_special_numbers(dtype):
-    info = np.finfo(dtype)
+    info = ml_dtypes.finfo(dtype)
     numbers = [
         0.0,
         -0.0,
@@ -113,6 +115,22 @@ def test_special_numbers(dtype):
             assert reads_back(Graph({"y": ops.constant(data)})).outputs["y"].op.data == data.tobytes()
     whole = np.array(numbers, dtype)
     assert reads_back(Graph({"y": ops.constant(whole)})).outputs["y"].op.data == whole.tobytes()
+
+
+def test_every_number_of_bfloat16_is_printed_exactly_and_rounded_to_even():
+    bits = np.arange(2**16, dtype=np.uint16)
+    values = unpack("bfloat16", bits.tobytes())
+    assert np.array_equal(np.float32(values), bits.view(ml_dtypes.bfloat16).astype("float32"), equal_nan=True)
+    finite = [v for v in values if math.isfinite(v)]
+    texts = [_number(v, "bfloat16") for v in finite]
+    assert [unpack("bfloat16", pack("bfloat16", float(text)))[0] for text in texts] == finite
+    assert _number(float(np.float32(0.1).astype(ml_dtypes.bfloat16)), "bfloat16") == "0.1"
+    between = np.float32([1 + 2**-8, 1 + 3 * 2**-8, 3 * 2.0**-134, -(2.0**-134), 0.3, -7e37])
+    there = b"".join(pack("bfloat16", float(v)) for v in between)
+    assert there == between.astype(ml_dtypes.bfloat16).tobytes() == ops.constant(between, "bfloat16").op.data
+    for number in (3.4e38, [1.0, -1e39], "x"):
+        with pytest.raises(ArgumentError):
+            ops.constant(number, "bfloat16")
 
 
 @settings(max_examples=200, deadline=None)
@@ -276,6 +294,6 @@ def test_nan_and_negative_zero_as_attributes():
 def test_a_nan_with_bits_of_its_own_reads_back() -> None:
     """0 · ∞ makes a NaN with its sign bit set on some machines; `nan` is the one without."""
     for values in ([np.copysign(np.nan, -1)], [1.0, np.copysign(np.nan, -1)], [1.0, np.nan], [np.nan] * 40):
-        for dtype in ("float16", "float32", "float64"):
+        for dtype in ("float16", "bfloat16", "float32", "float64"):
             graph = Graph({"y": Node(Constant.of(np.array(values, dtype)))})
             assert parse(str(graph)).same_as(graph) and str(parse(str(graph))) == str(graph)

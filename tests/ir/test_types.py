@@ -129,7 +129,7 @@ def test_shapes():
 
 def test_dtypes():
     assert all(check_dtype(d) == d for d in DTYPES)
-    assert [d for d in DTYPES if is_float(d)] == ["float16", "float32", "float64"]
+    assert [d for d in DTYPES if is_float(d)] == ["float16", "bfloat16", "float32", "float64"]
     with pytest.raises(DTypeError, match="one of bool, int8"):
         check_dtype("complex64")
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from backends.reference import REFERENCES
 
+from minigraph.backends.dtypes import array_dtype
 from minigraph.ir import Constant, Graph, Input, Node, Op, Variable, variable
 from minigraph.ir.leaves import input as input_
 from minigraph.ir.types import is_float
@@ -19,7 +20,7 @@ from minigraph.ops.shape import Cast
 from minigraph.ops.window import NHWC
 from minigraph.passes import CHANNELS_LAST, run
 from minigraph.runtime import Interpreter
-from minigraph.testing.bounds import Bounded, analyse
+from minigraph.testing.bounds import Bounded, Unit, analyse
 
 Array = np.ndarray[Any, Any]
 LONG = np.longdouble
@@ -52,7 +53,7 @@ def _retyped(node: Node, inputs: tuple[Node, ...], dtype: str) -> Node:
 
 def _retyped_op(op: Op, dtype: str) -> Op:
     if isinstance(op, Constant) and is_float(op.type.dtype):
-        values = np.frombuffer(op.data, op.type.dtype).reshape(op.type.shape)  # type: ignore[arg-type]
+        values = np.frombuffer(op.data, array_dtype(op.type.dtype)).reshape(op.type.shape)  # type: ignore[arg-type]
         return Constant.of(cast(values, dtype))
     if isinstance(op, (Input, Variable)) and is_float(op.type.dtype):
         return replace(op, type=replace(op.type, dtype=dtype))
@@ -66,10 +67,10 @@ def _retyped_op(op: Op, dtype: str) -> Op:
 def cast(array: Any, dtype: Any) -> Array:
     """Return floats as numbers of another dtype; what is too large becomes the largest."""
     values = np.asarray(array)
-    if values.dtype.kind != "f":
+    if not is_float(str(values.dtype)):
         return values
-    limit = np.finfo(dtype).max
-    return np.asarray(np.clip(values, -limit, limit) if limit < np.finfo(values.dtype).max else values, dtype)
+    limit, largest = (Unit.of(str(d)).largest for d in (dtype, values.dtype))
+    return np.asarray(np.clip(values, -limit, limit) if limit < largest else values, array_dtype(str(dtype)))
 
 
 def in_long_double(graph: Graph, values: Mapping[str, Array]) -> dict[Node, Any]:

@@ -15,10 +15,10 @@ from minigraph import gradients, ops
 from minigraph.errors import GradientError
 from minigraph.ir import OPS, Graph, Node, topological, variable
 from minigraph.runtime import Interpreter
-from minigraph.testing.bounds import EXPANSIONS, RULES, analyse
+from minigraph.testing.bounds import EXPANSIONS, RULES, Unit, analyse
 from testing.precision import Array, cast, graph_of, violations
 
-DTYPES = ["float16", "float32", "float64"]
+DTYPES = ["float16", "bfloat16", "float32", "float64"]
 long_double = pytest.mark.skipif(np.finfo(np.longdouble).eps > 2.0**-60, reason="no long double to compare with")
 
 
@@ -40,8 +40,8 @@ def adversarial(rng: np.random.Generator, array: Array, dtype: str) -> Array:
     """Return numbers in the place of an array's floats: all magnitudes, zeros, subnormals, the largest, near-ties."""
     if array.dtype.kind != "f":
         return array
-    info = np.finfo(dtype)
-    tiny, largest, least = float(info.tiny), float(info.max), float(info.smallest_subnormal)
+    unit = Unit.of(dtype)
+    tiny, largest, least = unit.subnormal / unit.roundoff / 2.0, unit.largest, unit.subnormal
     magnitudes = rng.uniform(np.log2(tiny), np.log2(largest) - 1, array.shape)
     kinds = [
         rng.choice([-1.0, 1.0], array.shape) * 2.0**magnitudes,

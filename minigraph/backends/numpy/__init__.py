@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from minigraph.backends.base import Bound, Code, Kernel, Needs
+from minigraph.backends.base import Bound, Code, HostArrays, Kernel, Needs
+from minigraph.backends.dtypes import array_dtype
 from minigraph.backends.memory import allocate
 from minigraph.backends.numpy import conv, elementwise, fused, linalg, movement, pool, reduction, threads  # noqa: F401
-from minigraph.backends.numpy.registry import KERNELS, Array, Call, Entry, kernel
+from minigraph.backends.numpy.call import Array, Call
+from minigraph.backends.numpy.registry import KERNELS, Entry, kernel
 from minigraph.backends.numpy.source import StraightLine
 from minigraph.errors import ArgumentError, GraphError
 from minigraph.ir.graph import Graph
@@ -22,7 +24,7 @@ from minigraph.ir.node import Node
 from minigraph.ops.window import NHWC
 
 
-class NumpyBackend:
+class NumpyBackend(HostArrays):
     """Kernels on NumPy arrays, on `threads` workers (all processors by default).
 
     precision: "fast" computes large 3×3 convolutions of float32 with fewer operations and about ten times the rounding
@@ -73,9 +75,7 @@ class NumpyBackend:
     def needs(self, node: Node) -> Needs:
         """Return what the node's kernel asks of the planner."""
         entry = self._entry(node)
-        return Needs(
-            entry.workspace(node) if entry.workspace else 0, entry.overwritable(node), 0 if entry.alias else None
-        )
+        return Needs(entry.workspace(node), entry.overwritable(node), 0 if entry.alias else None)
 
     def kernel(self, node: Node, inputs: Sequence[Array], output: Any, workspace: Array) -> Kernel:
         """Return the node's kernel bound to these arrays."""
@@ -88,12 +88,13 @@ class NumpyBackend:
 
     def view(self, memory: Array, offset: int, shape: tuple[int, ...], dtype: str) -> Array:
         """Return an array that lies in `memory` at a byte offset."""
-        nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        return memory[offset : offset + nbytes].view(dtype).reshape(shape)
+        kind = array_dtype(dtype)
+        nbytes = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+        return memory[offset : offset + nbytes].view(kind).reshape(shape)
 
     def from_bytes(self, data: bytes, shape: tuple[int, ...], dtype: str) -> Array:
         """Return a constant's array, read-only."""
-        return np.frombuffer(data, dtype=dtype).reshape(shape)
+        return np.frombuffer(data, dtype=array_dtype(dtype)).reshape(shape)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

@@ -14,7 +14,8 @@ import numpy as np
 
 from minigraph.backends.geometry import Geometry
 from minigraph.backends.numpy import threads, winograd
-from minigraph.backends.numpy.registry import Array, Call, Kernel, Scratch, Steps, align, kernel
+from minigraph.backends.numpy.call import Array, Call, Kernel, Scratch, Steps, align
+from minigraph.backends.numpy.registry import kernel
 from minigraph.backends.numpy.unroll import Unroller
 from minigraph.backends.numpy.window import Share, pixels, shares, taps
 from minigraph.ir.node import Node

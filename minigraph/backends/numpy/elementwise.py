@@ -9,7 +9,8 @@ from functools import partial
 import numpy as np
 
 from minigraph.backends.numpy import threads
-from minigraph.backends.numpy.registry import KERNELS, Array, Call, Entry, Kernel, Steps, kernel, nbytes_of, shape_of
+from minigraph.backends.numpy.call import Array, Call, Kernel, Steps, nbytes_of, shape_of
+from minigraph.backends.numpy.registry import KERNELS, Entry, kernel
 from minigraph.ir.node import Node
 from minigraph.ir.op import Op
 from minigraph.ops import activations, elementwise, real
@@ -107,9 +108,9 @@ UNARY: dict[type[Op], np.ufunc] = {
     activations.Tanh: np.tanh,
 }
 for _op, _ufunc in BINARY.items():
-    KERNELS[_op] = Entry(_binary(_ufunc), inplace=(0, 1), workspace=_binary_workspace)
+    KERNELS[_op] = Entry(_binary(_ufunc), (0, 1), _binary_workspace)
 for _op, _ufunc in UNARY.items():
-    KERNELS[_op] = Entry(_unary(_ufunc), inplace=(0,))
+    KERNELS[_op] = Entry(_unary(_ufunc), (0,))
 
 
 def _one_scratch(node: Node) -> int:
@@ -164,7 +165,7 @@ def _where_workspace(node: Node) -> int:
     return nbytes_of(shape_of(node.inputs[0].type), node.dtype)
 
 
-@kernel(elementwise.Where, inplace=(1,), workspace=_where_workspace)
+@kernel(elementwise.Where, inplace=(1,), workspace=_where_workspace, any_dtype=True)
 def _where(call: Call) -> Kernel:
     """Choose by bits: out = y ^ ((x ^ y) & mask). A masked copy branches on each element and takes 20 times as long."""
     condition, x, y = call.inputs
@@ -191,7 +192,7 @@ def _where(call: Call) -> Kernel:
     return choose
 
 
-@kernel(Cast)
+@kernel(Cast, any_dtype=True)
 def _cast(call: Call) -> Kernel:
     x, out = call.inputs[0], call.output
     return lambda: np.copyto(out, x, casting="unsafe")

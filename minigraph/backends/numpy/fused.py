@@ -16,24 +16,15 @@ from functools import partial
 import numpy as np
 
 from minigraph.backends.numpy import threads
+from minigraph.backends.numpy.call import Array, Call, Kernel, Scratch, Steps, align, nbytes_of, shape_of
 from minigraph.backends.numpy.elementwise import widen
+from minigraph.backends.numpy.half import WIDE, is_half
 from minigraph.backends.numpy.reduction import scale_and_shift
-from minigraph.backends.numpy.registry import (
-    KERNELS,
-    Array,
-    Call,
-    Entry,
-    Kernel,
-    Scratch,
-    Steps,
-    align,
-    nbytes_of,
-    shape_of,
-)
+from minigraph.backends.numpy.registry import KERNELS, Entry
 from minigraph.ir.leaves import Input
 from minigraph.ir.node import Node
 from minigraph.ir.origin import Origin
-from minigraph.ir.types import DTYPES, TensorType
+from minigraph.ir.types import DTYPES, HALF, TensorType
 from minigraph.ops.fused import ANCHORS, Fused
 from minigraph.ops.norm import BatchNorm
 from minigraph.ops.region import steps_of
@@ -125,7 +116,7 @@ class _Region:
         # What the blocked steps read: operands, and the anchor's result behind them.
         self.read = {j for step in op.body[self.anchored :] for j in step.inputs if j < self.operands + self.anchored}
         self.shapes = [shape_of(type) for type in types]
-        self.widest = max((step.dtype for step in self.steps), key=lambda dtype: DTYPES[dtype])
+        self.widest = max((_computed_in(step) for step in self.steps), key=lambda dtype: DTYPES[dtype])
         self.cut = _cut([self.shapes[j] for j in sorted(self.read) if j < self.operands], self.steps, workers)
         self.slots, self.slot_count = self._assign()
         block_elements = math.prod(self.cut.shape) // max(self.cut.rows, 1) * self.cut.block
@@ -194,11 +185,10 @@ class _Region:
         return self.slot_count * self.slot_bytes + max(asked, default=0)
 
     def _block_workspace(self, step: Node, rows: int) -> int:
-        entry = KERNELS[type(step.op)]
-        if entry.workspace is None or isinstance(step.op, BatchNorm):
-            return 0
         inputs = _operands([self._block_type(operand, rows) for operand in step.inputs])
-        return align(entry.workspace(Node(step.op, inputs, origin=_NOWHERE)))
+        if isinstance(step.op, BatchNorm):
+            return nbytes_of(shape_of(inputs[0].type), WIDE) if step.dtype in HALF else 0
+        return align(_workspace(Node(step.op, inputs, origin=_NOWHERE)))
 
     def _block_type(self, node: Node, rows: int) -> TensorType:
         """Return the type of an operand of a step as a block of so many rows sees it."""
@@ -225,8 +215,7 @@ def _of_node(node: Node) -> _Region:
 
 
 def _workspace(node: Node) -> int:
-    entry = KERNELS[type(node.op)]
-    return entry.workspace(node) if entry.workspace else 0
+    return KERNELS[type(node.op)].workspace(node)
 
 
 def _overwritable(step: Node) -> tuple[int, ...]:
@@ -278,7 +267,7 @@ def _vectors(call: Call, region: _Region, values: list[Array]) -> tuple[list[Ker
         op = region.steps[i].op
         if isinstance(op, BatchNorm):
             operands = [values[j] for j in region.op.body[i].inputs[1:]]
-            scratch = Scratch(memory, operands[0].dtype)
+            scratch = Scratch(memory, _computed_in(region.steps[i]))
             scale, shift, prepared = scale_and_shift(op, operands, repeats, scratch)
             norms[i], memory = (scale, shift), scratch.memory
             calls += prepared
@@ -324,15 +313,24 @@ def _blocks(
             out = target if i == len(region.steps) - 1 else _buffer(region, memory, i, target.shape)
             inputs = tuple(parts[j] for j in region.op.body[i].inputs)
             if i in norms:
-                kernels += [
-                    partial(np.multiply, inputs[0], norms[i][0], out=out),
-                    partial(np.add, out, norms[i][1], out=out),
-                ]
+                kernels += _normalised(inputs[0], *norms[i], out, rest)
             else:
                 op = region.steps[i].op
                 kernels.append(KERNELS[type(op)].make(Call(op, inputs, out, rest, 1)))
             parts.append(out)
     return kernels
+
+
+def _normalised(x: Array, scale: Array, shift: Array, out: Array, memory: Array) -> list[Kernel]:
+    """Return the calls of x·s + t, rounded to half precision once."""
+    wide = Scratch(memory, WIDE).array(*x.shape) if is_half(x) else out
+    calls: list[Kernel] = [partial(np.multiply, x, scale, out=wide), partial(np.add, wide, shift, out=wide)]
+    return calls if wide is out else [*calls, partial(np.copyto, out, wide, casting="same_kind")]
+
+
+def _computed_in(step: Node) -> str:
+    """Return the dtype of a step, or of a batch norm's scale and shift."""
+    return WIDE if isinstance(step.op, BatchNorm) and step.dtype in HALF else step.dtype
 
 
 def _buffer(region: _Region, memory: Array, index: int, shape: Shape) -> Array:
@@ -341,4 +339,4 @@ def _buffer(region: _Region, memory: Array, index: int, shape: Shape) -> Array:
     return memory[start : start + math.prod(shape) * DTYPES[dtype]].view(dtype).reshape(shape)
 
 
-KERNELS[Fused] = Entry(_fused, inplace=_fused_inplace, workspace=_fused_workspace)
+KERNELS[Fused] = Entry(_fused, _fused_inplace, _fused_workspace, any_dtype=True)

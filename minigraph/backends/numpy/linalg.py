@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 
 from minigraph.backends.numpy import threads
-from minigraph.backends.numpy.registry import Call, Kernel, kernel
+from minigraph.backends.numpy.call import Call, Kernel
+from minigraph.backends.numpy.registry import kernel
 from minigraph.ops.linalg import MatMul
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from minigraph.backends.numpy.registry import Array, Call, Kernel, kernel, view
+from minigraph.backends.numpy.call import Array, Call, Kernel
+from minigraph.backends.numpy.registry import kernel, view
 from minigraph.errors import DataError
 from minigraph.ir.leaves import Item
 from minigraph.ops import indexing, shape
@@ -19,17 +20,17 @@ view(shape.After)
 view(Item)
 
 
-@kernel(shape.Transpose)
+@kernel(shape.Transpose, any_dtype=True)
 def _transpose(call: Call) -> Kernel:
     return partial(np.copyto, call.output, call.inputs[0].transpose(call.op.axes))
 
 
-@kernel(shape.BroadcastTo)
+@kernel(shape.BroadcastTo, any_dtype=True)
 def _broadcast_to(call: Call) -> Kernel:
     return partial(np.copyto, call.output, call.inputs[0])
 
 
-@kernel(indexing.Pad)
+@kernel(indexing.Pad, any_dtype=True)
 def _pad(call: Call) -> Kernel:
     x, out, value = call.inputs[0], call.output, call.op.value
     places = (slice(before, before + s) for (before, _), s in zip(call.op.padding, x.shape, strict=True))
@@ -51,12 +52,12 @@ def _taken(starts: tuple[int, ...], sizes: tuple[int, ...], steps: tuple[int, ..
     return tuple(slices)
 
 
-@kernel(indexing.Slice)
+@kernel(indexing.Slice, any_dtype=True)
 def _slice(call: Call) -> Kernel:
     return partial(np.copyto, call.output, call.inputs[0][_taken(call.op.starts, call.output.shape, call.op.steps)])
 
 
-@kernel(indexing.SliceAdjoint)
+@kernel(indexing.SliceAdjoint, any_dtype=True)
 def _slice_adjoint(call: Call) -> Kernel:
     x, out = call.inputs[0], call.output
     places = out[_taken(call.op.starts, x.shape, call.op.steps)]
@@ -68,7 +69,7 @@ def _slice_adjoint(call: Call) -> Kernel:
     return run
 
 
-@kernel(shape.Concat)
+@kernel(shape.Concat, any_dtype=True)
 def _concat(call: Call) -> Kernel:
     axis, out = call.op.axis % call.output.ndim, call.output
     ends = list(itertools.accumulate((x.shape[axis] for x in call.inputs), initial=0))
@@ -82,7 +83,7 @@ def _concat(call: Call) -> Kernel:
     return run
 
 
-@kernel(shape.Split)
+@kernel(shape.Split, any_dtype=True)
 def _split(call: Call) -> Kernel:
     x, axis = call.inputs[0], call.op.axis % call.inputs[0].ndim
     ends = list(itertools.accumulate(call.op.sizes, initial=0))
@@ -102,10 +103,14 @@ def _check_indices(what: str, indices: Array, size: int) -> None:
         raise DataError(f"{what}: an index is out of range", expected=f"-{size} … {size - 1}", got=got, where="")
 
 
-@kernel(indexing.Gather)
+@kernel(indexing.Gather, any_dtype=True)
 def _gather(call: Call) -> Kernel:
     x, indices = call.inputs
     axis, size = call.op.axis % x.ndim, x.shape[call.op.axis]
+    if call.op.mode == "clip" and indices.dtype != np.uint64:
+        return partial(np.take, x, indices, axis=axis, out=call.output, mode="clip")
+    if call.op.mode == "clip":  # NumPy takes what is above 2⁶³ for negative
+        return lambda: np.take(x, np.minimum(indices, np.uint64(size - 1)), axis=axis, out=call.output, mode="clip")
 
     def run() -> None:
         _check_indices("gather", indices, size)
@@ -122,17 +127,18 @@ def _gather_adjoint(call: Call) -> Kernel:
     # The gathered axes to the front, so that indices and x line up.
     values = np.moveaxis(x, tuple(range(axis, axis + indices.ndim)), tuple(range(indices.ndim)))
 
-    size = out.shape[axis]
+    size, clips = out.shape[axis], call.op.mode == "clip"
 
     def run() -> None:
-        _check_indices("gather_adjoint", indices, size)
+        if not clips:
+            _check_indices("gather_adjoint", indices, size)
         out.fill(0)
-        np.add.at(places, indices, values)
+        np.add.at(places, np.clip(indices, 0, size - 1) if clips else indices, values)
 
     return run
 
 
-@kernel(indexing.OneHot)
+@kernel(indexing.OneHot, any_dtype=True)
 def _one_hot(call: Call) -> Kernel:
     labels, out = call.inputs[0], call.output
     axis = call.op.axis % out.ndim
@@ -141,7 +147,7 @@ def _one_hot(call: Call) -> Kernel:
     return lambda: np.equal(wide, classes, out=out, casting="unsafe")
 
 
-@kernel(shape.CountOf)
+@kernel(shape.CountOf, any_dtype=True)
 def _size(call: Call) -> Kernel:
     count = 1
     for axis in call.op.axes:
@@ -149,7 +155,7 @@ def _size(call: Call) -> Kernel:
     return lambda: call.output.fill(count)
 
 
-@kernel(RandomUniform)
+@kernel(RandomUniform, any_dtype=True)
 def _random_uniform(call: Call) -> Kernel:
     counter, out, op = call.inputs[0], call.output, call.op
     key = np.array(op.key, np.uint64)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from minigraph.backends.numpy import threads
+from minigraph.backends.numpy.call import Array, Call, Kernel, Scratch, Steps, align, shape_of
 from minigraph.backends.numpy.elementwise import as_bits, mask_bits
-from minigraph.backends.numpy.registry import Array, Call, Kernel, Scratch, Steps, align, kernel, shape_of
+from minigraph.backends.numpy.registry import kernel
 from minigraph.backends.numpy.window import Tap, pixels, taps
 from minigraph.ir.node import Node
 from minigraph.ir.types import DTYPES

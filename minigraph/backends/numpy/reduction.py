@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from minigraph.backends.numpy import threads
+from minigraph.backends.numpy.call import Array, Call, Kernel, Scratch, Steps, nbytes_of, shape_of
 from minigraph.backends.numpy.elementwise import WIDE, widen
-from minigraph.backends.numpy.registry import Array, Call, Kernel, Scratch, Steps, kernel, nbytes_of, shape_of
+from minigraph.backends.numpy.registry import kernel
 from minigraph.ir.node import Node
 from minigraph.ops import loss, reduction
 from minigraph.ops.norm import BatchNorm, Moments

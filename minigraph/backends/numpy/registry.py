@@ -2,81 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import numpy as np
-
+from minigraph.backends.numpy import half
+from minigraph.backends.numpy.call import Call, Kernel
 from minigraph.ir.node import Node
 from minigraph.ir.op import Op
-from minigraph.ir.types import DTYPES, TensorType, known
-
-Array: TypeAlias = "np.ndarray[Any, Any]"
-Kernel: TypeAlias = Callable[[], object]
-
-
-class Steps:
-    """The kernel that makes several calls, one after the other.
-
-    >>> from functools import partial
-    >>> array = np.ones(2)
-    >>> Steps([partial(np.add, array, 1, out=array), partial(np.multiply, array, 3, out=array)])()
-    >>> array
-    array([6., 6.])
-    """
-
-    def __init__(self, calls: Iterable[Kernel]) -> None:
-        self.calls: list[Kernel] = []
-        for call in calls:
-            self.calls += call.calls if isinstance(call, Steps) else [call]
-
-    def __call__(self) -> None:
-        """Make the calls."""
-        for call in self.calls:
-            call()
-
-
-@dataclass
-class Call:
-    """All that a kernel maker gets: the op, its operands' arrays, the result's array, scratch memory, threads."""
-
-    op: Any
-    inputs: tuple[Array, ...]
-    output: Any  # an array, or a tuple of them
-    workspace: Array  # bytes
-    threads: int
-    exact: bool = False  # whether to spare no operation for the sake of digits
-
-    def scratch(self, *shapes: tuple[int, ...], dtype: Any = None) -> list[Array]:
-        """Return arrays that lie one behind the other in the workspace, 64-byte aligned."""
-        scratch = Scratch(self.workspace, dtype or self.inputs[0].dtype)
-        return [scratch.array(*shape) for shape in shapes]
-
-
-class Scratch:
-    """A workspace, handed out from the front, each piece aligned to a cache line."""
-
-    def __init__(self, memory: Array, dtype: Any) -> None:
-        self.memory = memory
-        self.dtype = np.dtype(dtype)
-
-    def bytes(self, nbytes: int) -> Array:
-        """Return the next so many bytes."""
-        taken, self.memory = self.memory[:nbytes], self.memory[align(nbytes) :]
-        return taken
-
-    def array(self, *shape: int) -> Array:
-        """Return the next bytes as an array."""
-        array: Array = self.bytes(math.prod(shape) * self.dtype.itemsize).view(self.dtype).reshape(shape)
-        return array
-
-
-def align(nbytes: int) -> int:
-    """Return a number of bytes rounded up to a multiple of 64, a cache line."""
-    return -(-nbytes // 64) * 64
-
 
 Maker: TypeAlias = Callable[[Call], Kernel]
 
@@ -85,17 +18,32 @@ Maker: TypeAlias = Callable[[Call], Kernel]
 class Entry:
     """One op's row: the maker, the operands it may overwrite, and its workspace in bytes as a function of the node.
 
-    Which operands may be overwritten depends on the node where `inplace` is a function.
+    Which operands may be overwritten depends on the node where `inplace` is a function. A kernel that takes any dtype
+    as it comes says `any_dtype`; others are made for float32, float64 and integers, and half precision is widened.
     """
 
-    make: Maker
+    maker: Maker
     inplace: tuple[int, ...] | Callable[[Node], tuple[int, ...]] = ()
-    workspace: Callable[[Node], int] | None = None
+    asked: Callable[[Node], int] | None = None
     alias: bool = False
+    any_dtype: bool = False
+
+    def make(self, call: Call) -> Kernel:
+        """Return the kernel bound to a call's arrays."""
+        return self.maker(call) if self.any_dtype else half.make(self.maker, call)
+
+    def workspace(self, node: Node) -> int:
+        """Return the bytes of scratch memory that the kernel of a node asks for."""
+        asked = self.asked or _nothing
+        return asked(node) if self.any_dtype else half.workspace(asked, node)
 
     def overwritable(self, node: Node) -> tuple[int, ...]:
         """Return the operands whose memory the result may take over."""
         return self.inplace(node) if callable(self.inplace) else self.inplace
+
+
+def _nothing(node: Node) -> int:
+    return 0
 
 
 KERNELS: dict[type[Op], Entry] = {}
@@ -106,11 +54,12 @@ def kernel(
     *,
     inplace: tuple[int, ...] | Callable[[Node], tuple[int, ...]] = (),
     workspace: Callable[[Node], int] | None = None,
+    any_dtype: bool = False,
 ) -> Callable[[Maker], Maker]:
     """Register the decorated function as the kernel maker of an op."""
 
     def register(make: Maker) -> Maker:
-        KERNELS[op] = Entry(make, inplace, workspace)
+        KERNELS[op] = Entry(make, inplace, workspace, any_dtype=any_dtype)
         return make
 
     return register
@@ -118,15 +67,4 @@ def kernel(
 
 def view(op: type[Op]) -> None:
     """Register an op whose result is its first operand's memory under another shape."""
-    KERNELS[op] = Entry(lambda call: lambda: None, alias=True)
-
-
-def shape_of(type: Any) -> tuple[int, ...]:
-    """Return a bound tensor type's shape as numbers."""
-    assert isinstance(type, TensorType)
-    return tuple(known(s) for s in type.shape)
-
-
-def nbytes_of(shape: tuple[int, ...], dtype: str) -> int:
-    """Return the aligned bytes of an array, as `Call.scratch` lays it out."""
-    return align(int(np.prod(shape, dtype=np.int64)) * DTYPES[dtype])
+    KERNELS[op] = Entry(lambda call: lambda: None, alias=True, any_dtype=True)

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from minigraph.backends.numpy.registry import Kernel, Steps
+from minigraph.backends.base import Code
+from minigraph.backends.numpy.call import Kernel, Steps
 from minigraph.backends.numpy.threads import Spread, side_by_side
 from minigraph.ir.node import Node
 
@@ -129,7 +130,7 @@ def _numbered(name: str) -> Iterator[str]:
     yield from (f"{name}_{number}" for number in itertools.count(2))
 
 
-class StraightLine:
+class StraightLine(Code):
     """The code of a plan: its kernels in one function. A kernel may be replaced: then the function is written anew."""
 
     def __init__(self, nodes: Sequence[Node], kernels: Sequence[Kernel]) -> None:

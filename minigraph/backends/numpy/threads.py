@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from minigraph.backends.numpy.registry import Array, Kernel, Steps
+from minigraph.backends.numpy.call import Array, Kernel, Steps
 
 # Waking a sleeping worker takes some 50 µs: below this many operations a kernel stays on the calling thread.
 PARALLEL_FLOPS = 4e6

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from minigraph.backends.geometry import Geometry
-from minigraph.backends.numpy.registry import Array, Kernel, Scratch, align
+from minigraph.backends.numpy.call import Array, Kernel, Scratch, align
 from minigraph.backends.numpy.window import Halo, Share, unrolled
 
 # A piece should stay in the level-2 cache until the product has read it, but have enough rows for a fast product.

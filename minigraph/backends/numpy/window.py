@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minigraph.backends.numpy.registry import Array, Kernel
+from minigraph.backends.numpy.call import Array, Kernel
 from minigraph.backends.numpy.threads import ranges
 from minigraph.ops.window import Window
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from minigraph.backends.geometry import Geometry
 from minigraph.backends.numpy import threads
-from minigraph.backends.numpy.registry import Array, Call, Kernel, Scratch, Steps, align
+from minigraph.backends.numpy.call import Array, Call, Kernel, Scratch, Steps, align
 from minigraph.backends.numpy.window import Halo, Share, shares
 
 TILE, INPUT_TILE = 4, 6

@@ -7,6 +7,7 @@ import math
 from minigraph.ir.node import Node
 from minigraph.ir.op import Op
 from minigraph.ir.types import is_float, normalize_axis
+from minigraph.onnx.tensors import code_of
 from minigraph.onnx.writing.registry import Writer, writes
 from minigraph.ops import activations as act
 from minigraph.ops import elementwise as el
@@ -104,10 +105,7 @@ def cast(w: Writer, node: Node) -> str:
 
 def cast_to(w: Writer, name: str, dtype: str) -> str:
     """Write a cast."""
-    import numpy as np
-    from onnx.helper import np_dtype_to_tensor_dtype
-
-    return str(w.emit("Cast", [name], to=int(np_dtype_to_tensor_dtype(np.dtype(dtype)))))
+    return str(w.emit("Cast", [name], to=code_of(dtype)))
 
 
 # --- reductions -------------------------------------------------------------------------------------------------------

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from minigraph.errors import GraphError
+from minigraph.ir.leaves import Item
 from minigraph.ir.node import Node
 from minigraph.ir.op import Op
-from minigraph.ops import cast
+from minigraph.ir.types import TensorType
+from minigraph.ops import cast, shape
 from minigraph.ops import elementwise as el
+from minigraph.ops.activations import Relu
 from minigraph.ops.conv import Conv2D, Conv2DTranspose
+from minigraph.ops.indexing import Gather, Slice
 from minigraph.ops.linalg import MatMul
 from minigraph.ops.pool import MaxPool2D
 from minigraph.ops.real import Pow
@@ -35,6 +39,14 @@ _WIDER: dict[type[Op], dict[str, str]] = {
 }
 
 
+# What takes bfloat16 at the opset that is written. The others, convolutions and pools among them, round once behind
+# float32, as our own kernels do.
+_OF_BFLOAT16 = (
+    el.Add, el.Sub, el.Mul, el.Div, el.Neg, el.Abs, el.Where, Relu, MatMul, shape.Reshape, shape.Transpose,
+    shape.BroadcastTo, shape.Concat, shape.Split, shape.Cast, shape.CountOf, Slice, Gather, Item,
+)  # fmt: skip
+
+
 def in_known_dtype(node: Node, inputs: tuple[Node, ...]) -> Node:
     """Return a node over new inputs, computed in a dtype that ONNX has for its op.
 
@@ -46,6 +58,8 @@ def in_known_dtype(node: Node, inputs: tuple[Node, ...]) -> Node:
     (<cast : uint8[3]>, <neg : int32[3]>)
     """
     made = node if inputs == node.inputs else node.with_inputs(inputs)
+    if any(isinstance(i.type, TensorType) and i.dtype == "bfloat16" for i in inputs):
+        return made if isinstance(node.op, _OF_BFLOAT16) else _in_float32(made)
     if not inputs or type(node.op) not in _WIDER:
         return made
     given = inputs[0].dtype
@@ -59,3 +73,9 @@ def in_known_dtype(node: Node, inputs: tuple[Node, ...]) -> Node:
         )  # fmt: skip
     result = node.with_inputs([cast(i, wide) for i in inputs])
     return cast(result, node.dtype)
+
+
+def _in_float32(node: Node) -> Node:
+    wide = [cast(i, "float32") if i.dtype == "bfloat16" else i for i in node.inputs]
+    result = node.with_inputs(wide)
+    return result if result.type == node.type else cast(result, "bfloat16")

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from minigraph.ir.node import Node
-from minigraph.ir.types import Dim, Shape, normalize_axis
+from minigraph.ir.types import Dim, Shape, known, normalize_axis
 from minigraph.onnx.writing.arithmetic import cast_to
 from minigraph.onnx.writing.registry import Writer, writes
 from minigraph.ops.indexing import Gather, OneHot, Pad, Slice
@@ -143,13 +143,25 @@ def slice_(w: Writer, node: Node) -> str:
 
 @writes(Gather)
 def gather(w: Writer, node: Node) -> str:
-    """Slices along an axis; ONNX wants 32 or 64 bits."""
-    x, indices = node.inputs
-    names = [
-        w.name(x),
-        w.name(indices) if indices.dtype in ("int32", "int64") else cast_to(w, w.name(indices), "int64"),
-    ]
-    return str(w.emit("Gather", names, axis=normalize_axis(node.op.axis, x.rank)))  # type: ignore[attr-defined]
+    """Slices along an axis; ONNX wants 32 or 64 bits, and knows of no index out of range."""
+    op, (x, indices) = node.op, node.inputs
+    assert isinstance(op, Gather)
+    axis = normalize_axis(op.axis, x.rank)
+    if op.mode == "clip":
+        places = _clipped(w, indices, known(x.shape[axis], "the axis of a clipped gather") - 1)
+    else:
+        places = w.name(indices) if indices.dtype in ("int32", "int64") else cast_to(w, w.name(indices), "int64")
+    return str(w.emit("Gather", [w.name(x), places], axis=axis))
+
+
+def _clipped(w: Writer, indices: Node, last: int) -> str:
+    """Return the name of indices between 0 and the last, as int64; ONNX' Min and Max do not take all integers."""
+    name = w.name(indices)
+    if indices.dtype == "uint64":  # may be too large for an int64
+        return cast_to(w, w.emit("Min", [name, w.array(last, "uint64", "last")]), "int64")
+    wide = name if indices.dtype == "int64" else cast_to(w, name, "int64")
+    below = w.emit("Min", [wide, w.array(last, "int64", "last")])
+    return str(w.emit("Max", [below, w.array(0, "int64", "first")]))
 
 
 @writes(OneHot)

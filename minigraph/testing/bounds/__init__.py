@@ -7,8 +7,9 @@ value of a graph is known as a pair, value and error, with
 
 where `exact` is what real numbers would give and `computed` is what *any* correct implementation gives that works in
 the node's dtype: every operation is the exact one times (1 + δ), |δ| ≤ u, plus an underflow of at most the smallest
-subnormal number; sums are taken in any order. u, half the distance from 1 to the next number, is 2⁻¹¹, 2⁻²⁴ and 2⁻⁵³
-for float16, float32 and float64. A rule adds up two things, both over all numbers that operands can be, exact or
+subnormal number; sums are taken in any order. u, half the distance from 1 to the next number, is 2⁻¹¹, 2⁻⁸, 2⁻²⁴ and
+2⁻⁵³ for float16, bfloat16, float32 and float64. Half precision is that of what is stored: an op computes in float32,
+and rounds its result once. A rule adds up two things, both over all numbers that operands can be, exact or
 computed, which lie within 2·error of their values:
 
 * what the operands' errors become: |x|·Ey + |y|·Ex for a product, the same convolution on absolute values for a

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigraph.backends.base import get
+from minigraph.backends.dtypes import array_dtype
 from minigraph.errors import GraphError, ProgramError, ShapeError
 from minigraph.ir.graph import topological
 from minigraph.ir.leaves import Input, Item, Variable
@@ -46,7 +47,9 @@ def analyse(
     ([9.0, 0.0], [9.0, 0.0])
     """
     if unit is not None and not is_float(check_dtype(unit)):
-        raise ProgramError("rounding errors are those of floats", expected="float16, float32 or float64", got=unit)
+        raise ProgramError(
+            "rounding errors are those of floats", expected="float16, bfloat16, float32 or float64", got=unit
+        )
     analysis = _Analysis(values, unit, sizes or {})
     with analysis.backend.running():
         return analysis.walk(nodes, {})
@@ -116,7 +119,7 @@ class _Analysis:
     def _given(self, op: Input | Variable, node: Node) -> Array:
         if op.label not in self.values:
             raise ProgramError(f"no value for {op.label!r}", where=node.origin.where)
-        array = np.asarray(self.values[op.label], op.type.dtype, order="C")
+        array = np.asarray(self.values[op.label], array_dtype(op.type.dtype), order="C")
         if array.shape != op.type.shape:
             raise ShapeError(
                 f"the value of {op.label!r} does not fit", expected=op.type, got=array.shape, where=node.origin.where
@@ -153,7 +156,7 @@ def _in_float64(op: Op) -> Op:
 def _wide(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(_wide, value))
-    return value.astype(np.float64, copy=False) if value.dtype.kind == "f" else value
+    return value.astype(np.float64, copy=False) if is_float(str(value.dtype)) else value
 
 
 def _settled(value: Array, error: Any, unit: Unit, entry: Entry) -> Array:

@@ -10,8 +10,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from minigraph.backends.dtypes import array_dtype
 from minigraph.ir.node import Node
 from minigraph.ir.op import Op
+from minigraph.ir.types import HALF, is_float
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -38,10 +40,13 @@ class Unit:
     @cache
     def of(dtype: str) -> Unit:
         """Return the unit of a dtype."""
-        kind = np.dtype(dtype)
-        if kind.kind != "f":
-            return Unit(dtype, 0.0, 0.0, 1.0 if kind.kind == "b" else float(np.iinfo(kind).max))
-        info = np.finfo(kind)
+        if dtype == "bool":
+            return Unit(dtype, 0.0, 0.0, 1.0)
+        if not is_float(dtype):
+            return Unit(dtype, 0.0, 0.0, float(np.iinfo(dtype).max))
+        if dtype == "bfloat16":  # the exponents of float32, and 8 bits
+            return Unit(dtype, 2.0**-8, 2.0**-133, (2.0 - 2.0**-7) * 2.0**127)
+        info = np.finfo(dtype)
         return Unit(dtype, float(info.eps) / 2, float(info.smallest_subnormal), float(info.max))
 
     def gamma(self, roundings: float) -> float:
@@ -52,10 +57,14 @@ class Unit:
     def rounding(self, magnitude: Any, roundings: float) -> Any:
         """Return the error of n roundings of results, or partial results, of at most this magnitude.
 
-        Infinite where they may overflow; 0 where the magnitude is 0, because that is exact.
+        In half precision all but the last one are those of float32. Infinite where they may overflow; 0 where the
+        magnitude is 0, because that is exact.
         """
         if not self.roundoff:
             return 0.0
+        if self.dtype in HALF and roundings > 1:
+            inner = Unit.of("float32").rounding(magnitude, roundings)
+            return inner + self.rounding(magnitude + inner, 1)
         gamma = self.gamma(roundings)
         error = gamma * magnitude + roundings * self.subnormal * (magnitude > 0)
         return np.where(magnitude * (1.0 + gamma) > self.largest, np.inf, error)
@@ -64,7 +73,7 @@ class Unit:
         """Return how far an op's attribute is from the nearest number of the dtype: kernels round it first."""
         if not self.roundoff or not math.isfinite(number):
             return 0.0
-        return abs(float(np.dtype(self.dtype).type(number)) - number)
+        return abs(float(array_dtype(self.dtype).type(number)) - number)
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,7 +72,7 @@ def _of_signs(op: Op, nodes: Sequence[Node], floors: list[Any]) -> float:
 def _of_others(op: Op, operands: Sequence[Bounded], floors: list[Any]) -> Any:
     match op:
         case elementwise.Add() if min(floors) >= 0:
-            return (floors[0] + floors[1]) * (1 - 2.0**-10)  # one rounding, in any dtype
+            return (floors[0] + floors[1]) * (1 - 2.0**-7)  # one rounding, in any dtype
         case elementwise.Maximum():
             return max(floors)
         case elementwise.Minimum() | shape.Concat():

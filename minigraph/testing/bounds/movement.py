@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from minigraph.backends.dtypes import array_dtype
 from minigraph.ir.leaves import Constant, Input, Item, Variable
 from minigraph.ir.node import Node
-from minigraph.ir.types import TensorType
+from minigraph.ir.types import TensorType, is_float
 from minigraph.ops import indexing, shape
 from minigraph.ops.fused import Fused
 from minigraph.ops.group import Group
@@ -25,7 +26,7 @@ def _leaf(call: Call) -> Any:
 
 def _stored(value: Any, unit: Unit) -> Any:
     """Return how far values are from the nearest numbers of a dtype; NaN and ∞ are in all of them."""
-    return np.where(np.isfinite(value), np.abs(value.astype(unit.dtype).astype(np.float64) - value), 0.0)
+    return np.where(np.isfinite(value), np.abs(value.astype(array_dtype(unit.dtype)).astype(np.float64) - value), 0.0)
 
 
 @bound(
@@ -79,7 +80,7 @@ def _gather(call: Call) -> Any:
     axis = call.op.axis
     apart = x.high.max(axis=axis, keepdims=True) - x.low.min(axis=axis, keepdims=True)
     anywhere = call.apply(np.broadcast_to(apart, x.value.shape), indices.value)
-    inside = np.abs(indices.value) + indices.error < x.value.shape[axis]
+    inside = np.abs(indices.value) + indices.error < (np.inf if call.op.mode == "clip" else x.value.shape[axis])
     return np.where(_wide(indices.error > 0, call), np.where(_wide(inside, call), anywhere, np.inf), taken)
 
 
@@ -93,7 +94,8 @@ def _wide(mask: Any, call: Call) -> Any:
 def _gather_adjoint(call: Call) -> Any:
     """The errors added up where the values are, so often as an index repeats; unsure ones may land anywhere."""
     x, indices = call.operands
-    places = indices.value % max(call.value.shape[call.op.axis], 1)
+    size = max(call.value.shape[call.op.axis], 1)
+    places = np.clip(indices.value, 0, size - 1) if call.op.mode == "clip" else indices.value % size
     repeats = int(np.unique(places, return_counts=True)[1].max(initial=1))
     error = call.apply(x.error, indices.value) + call.rounding(call.apply(x.reach, indices.value), repeats - 1)
     if not indices.inexact:
@@ -130,8 +132,9 @@ def _random_uniform(call: Call) -> Any:
 @bound(shape.Cast)
 def _cast(call: Call) -> Any:
     """Ex, and one rounding if the dtype is narrower; to integers and booleans, how far the outcomes are apart."""
-    kind = np.dtype(call.op.dtype).kind
-    return {"f": _to_float, "b": _to_bool}.get(kind, _to_integer)(call)
+    if is_float(call.op.dtype):
+        return _to_float(call)
+    return _to_bool(call) if call.op.dtype == "bool" else _to_integer(call)
 
 
 def _to_float(call: Call) -> Any:
