@@ -10,6 +10,7 @@ from minigraph.passes.layout import CHANNELS_LAST
 from minigraph.passes.lower import MODES, Lower, lower
 from minigraph.passes.merge import MERGE_AFFINES
 from minigraph.passes.pads import MERGE_PADS
+from minigraph.passes.precision import MixedPrecision, mixed_precision
 from minigraph.passes.rematerialise import Rematerialise
 from minigraph.passes.selection import Selection
 from minigraph.passes.simplify import SIMPLIFY
@@ -19,7 +20,7 @@ from minigraph.passes.unfold import unfold
 
 __all__ = [
     "CHANNELS_LAST", "FOLD_BATCH_NORM", "FUSE", "MERGE_AFFINES", "MERGE_PADS", "MODES", "SIMPLIFY", "UNFUSE",
-    "CommonSubexpressions", "DeadCode", "FoldConstants", "Freeze", "Lower", "Note", "Pass", "PassError", "Pipeline",
-    "Refusal", "Rematerialise", "Rewrite", "Rewriting", "Rule", "Selection", "Step", "Surroundings", "Trace", "at",
-    "lower", "run", "unfold", "why_not",
+    "CommonSubexpressions", "DeadCode", "FoldConstants", "Freeze", "Lower", "MixedPrecision", "Note", "Pass",
+    "PassError", "Pipeline", "Refusal", "Rematerialise", "Rewrite", "Rewriting", "Rule", "Selection", "Step",
+    "Surroundings", "Trace", "at", "lower", "mixed_precision", "run", "unfold", "why_not",
 ]  # fmt: skip

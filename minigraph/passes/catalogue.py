@@ -15,6 +15,7 @@ from minigraph.passes.cse import CommonSubexpressions, DeadCode
 from minigraph.passes.driver import Rewriting, Rule
 from minigraph.passes.freeze import Freeze
 from minigraph.passes.lower import lower
+from minigraph.passes.precision import MixedPrecision
 from minigraph.passes.rematerialise import Rematerialise
 from minigraph.passes.trace import Trace
 
@@ -26,6 +27,7 @@ WHOLE: dict[str, tuple[object, tuple[str, ...]]] = {
     "cse": (CommonSubexpressions, ("same_op_same_operands",)),
     "fold_constants": (FoldConstants, ("evaluate_constants",)),
     "freeze": (Freeze, ("freeze_variable",)),
+    "mixed_precision": (MixedPrecision, ("multiply_in_half", "follow_in_half", "store_in_half", "cast_once")),
     "rematerialise": (Rematerialise, ("compute_again",)),
     "optimize": (pipelines.optimized, ()),
     "program": (pipelines.program, ()),

@@ -111,7 +111,7 @@ def gather_of_transpose(node: Node) -> Node | None:
             axes: list[int] = []
             for a in order:
                 axes += [a + more * (a > gathered)] if a != gathered else range(a, a + indices.rank)
-            return transposed(Node(Gather(gathered), (x, indices)), tuple(axes))
+            return transposed(Node(replace(node.op, axis=gathered), (x, indices)), tuple(axes))
     return None
 
 
@@ -129,7 +129,8 @@ def gather_adjoint_of_transpose(node: Node) -> Node | None:
     """
     match node.op, node.inputs:
         case GatherAdjoint(axis=axis), (Node(op=Transpose(axes=order), inputs=(x,)), indices) if indices.rank == 1:
-            op = GatherAdjoint(permuted(node.shape, inverse(order)), order[axis % len(order)])
+            shape = permuted(node.shape, inverse(order))
+            op = replace(node.op, shape=shape, axis=order[axis % len(order)])
             return transposed(Node(op, (x, indices)), order)
     return None
 

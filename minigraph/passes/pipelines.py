@@ -26,6 +26,7 @@ from minigraph.passes.lower import Lower
 from minigraph.passes.merge import MERGE_AFFINES
 from minigraph.passes.numbers import Numbers
 from minigraph.passes.pads import MERGE_PADS
+from minigraph.passes.precision import MixedPrecision
 from minigraph.passes.rematerialise import Rematerialise
 from minigraph.passes.simplify import SIMPLIFY
 
@@ -121,6 +122,7 @@ _PASSES: dict[str, Callable[..., Pass]] = {
     "inline": lambda means: INLINE,
     "channels_first": lambda means: CHANNELS_FIRST,
     "channels_last": lambda means: CHANNELS_LAST,
+    "mixed_precision": lambda means, dtype: MixedPrecision(dtype),
     "rematerialise": lambda means, limit: Rematerialise(limit, means.peak),
     "fuse": lambda means: FUSE,
     "unfuse": lambda means: UNFUSE,

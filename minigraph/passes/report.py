@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,8 +10,10 @@ from minigraph.ir.graph import Graph
 from minigraph.ir.node import Node
 from minigraph.ops.norm import BatchNorm
 from minigraph.ops.region import Region
+from minigraph.ops.shape import Cast
+from minigraph.passes.precision import WIDE, MixedPrecision
 from minigraph.passes.totals import Totals, totals, totals_text
-from minigraph.passes.trace import Refusal, Trace
+from minigraph.passes.trace import Refusal, Step, Trace
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ def report(trace: Trace) -> str:
     """Return the report of a trace; FLOPs and bytes are those of one example where the batch is open."""
     if not trace.steps:
         return "no passes ran"
-    parts = [_totals(trace), _batch_norms(trace), _passes(trace), _rules(trace)]
+    parts = [_totals(trace), _batch_norms(trace), _precisions(trace), _passes(trace), _rules(trace)]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
@@ -92,6 +95,38 @@ def _reason(refusal: Refusal) -> str:
 
 def _batch_norms(trace: Trace) -> list[str]:
     return [str(outcome) for outcome in batch_norms(trace)]
+
+
+def _precisions(trace: Trace) -> list[str]:
+    """Return what each run of mixed precision did: the ops in half, the casts, and why others stayed in float32."""
+    lines: list[str] = []
+    for step in trace.steps:
+        if not isinstance(step.run, MixedPrecision):
+            continue
+        half = step.run.dtype
+        made: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
+        for rewrite in step.rewrites:
+            made[rewrite.rule == "store_in_half"][rewrite.old.op.name] += rewrite.rule != "cast_once"
+        casts = Counter(n.op.dtype for n in step.after.nodes if isinstance(n.op, Cast))
+        lines.append(f"{half}: {_counted(made[False])}; casts to {half}: {casts[half]}, to {WIDE}: {casts[WIDE]}")
+        lines += [f"{WIDE}, stored in {half}: {_counted(made[True])}"] * bool(made[True])
+        lines += _kept_wide(trace, step)
+    return lines
+
+
+def _kept_wide(trace: Trace, step: Step) -> list[str]:
+    """Return a line for each reason why ops that read half values are computed in float32."""
+    present = {node.id for node in step.before.nodes}
+    reasons: dict[str, Counter[str]] = {}
+    for (rule, id), refusal in trace.refusals.items():
+        if rule == "follow_in_half" and id in present:
+            reasons.setdefault(refusal.reason, Counter())[refusal.nodes[0].op.name] += 1
+    return [f"{WIDE}: {_counted(ops)}: {reason}" for reason, ops in reasons.items()]
+
+
+def _counted(ops: Counter[str]) -> str:
+    each = (f"{name} ×{number}" if number > 1 else name for name, number in ops.items() if number)
+    return ", ".join(each) or "nothing"
 
 
 def _passes(trace: Trace) -> list[str]:

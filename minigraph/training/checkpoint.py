@@ -14,11 +14,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
+from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as save_tensors
 
 from minigraph import losses, metrics, optimizers
+from minigraph.backends.dtypes import array_dtype
 from minigraph.errors import MinigraphError, ModelFormatError
 from minigraph.files import write_atomically
 from minigraph.ir.node import Node
@@ -30,6 +30,11 @@ from minigraph.training.model import Model, Training
 FORMAT = "minigraph-1"
 # A header larger than this is not one of ours: the definition of a network of 100,000 nodes has some 10 MB.
 MAX_HEADER = 1 << 27
+# What the format calls dtypes → ours.
+_DTYPES = {
+    "BOOL": "bool", "I8": "int8", "U8": "uint8", "I16": "int16", "U16": "uint16", "I32": "int32", "U32": "uint32",
+    "I64": "int64", "U64": "uint64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
+}  # fmt: skip
 
 
 def save_model(model: Model, path: str | os.PathLike[str]) -> pathlib.Path:
@@ -134,7 +139,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _arrays(data: bytes, header: Mapping[str, str]) -> dict[str, Any]:
     try:
-        arrays: dict[str, Any] = load_tensors(data)
+        arrays = {name: _array(**entry) for name, entry in deserialize(data)}  # type: ignore[no-untyped-call]
         digests = dict(json.loads(header["sha256"]).items())
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ModelFormatError(
@@ -146,6 +151,11 @@ def _arrays(data: bytes, header: Mapping[str, str]) -> dict[str, Any]:
         if _digest(array) != digests[name]:
             raise ModelFormatError(f"array {name!r} is damaged: its SHA-256 does not fit")
     return arrays
+
+
+def _array(dtype: str, shape: list[int], data: bytes) -> Any:
+    """Return one array of a file."""
+    return np.frombuffer(data, array_dtype(_DTYPES[dtype])).reshape(shape)
 
 
 def _fill(model: Model, arrays: Mapping[str, Any]) -> None:
@@ -180,6 +190,8 @@ def _training_text(training: Training | None) -> dict[str, Any] | None:
         "losses": texts,
         "metrics": known_metrics,
         "backend": training.backend,
+        "precision": training.precision,
+        "steps_per_execution": training.steps_per_execution,
     }
 
 
@@ -190,7 +202,14 @@ def _restore_training(model: Model, text: Mapping[str, Any] | None, arrays: Mapp
     loss = {name: parse_value(each) for name, each in text["losses"].items()}
     if not isinstance(optimizer, optimizers.Optimizer) or not all(isinstance(x, losses.Loss) for x in loss.values()):
         raise ModelFormatError("the file names an optimiser or a loss that is none")
-    model.compile(optimizer, loss, list(text["metrics"]), text["backend"])
+    model.compile(
+        optimizer,
+        loss,
+        list(text["metrics"]),
+        text["backend"],
+        precision=text.get("precision", "float32"),
+        steps_per_execution=text.get("steps_per_execution", 1),
+    )
     _check_fit(model.lower("training").variables, arrays)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import minigraph as mg
 from minigraph import layers, ops
-from minigraph.ir import Graph, parse, verify
+from minigraph.ir import Graph, parse, variable, verify
 from minigraph.passes import Trace, pipelines
 from minigraph.passes.catalogue import WHOLE, catalogue, example, words
 from minigraph.passes.driver import Rule
@@ -104,6 +104,14 @@ def long_chain() -> Graph:
     return Graph({"gradient": gradient})
 
 
+def rounded_twice() -> Graph:
+    """Return a product, normalised, of which one reader rounds what the pass has rounded already."""
+    image, kernel = variable((2, 4, 4, 3), name="x"), variable((1, 1, 3, 3), name="w")
+    vector = variable((3,), name="v")
+    y = ops.relu(ops.batch_norm(ops.conv2d(image, kernel), vector, vector, vector, vector))
+    return Graph({"y": y, "z": ops.cast(y, "float16")})
+
+
 def test_passes_record_what_the_catalogue_says():
     chain, definition = long_chain(), small_network()
     state = mg.State.initial(definition.variables)
@@ -111,6 +119,7 @@ def test_passes_record_what_the_catalogue_says():
         (definition, None, "bind(N=2),lower(training),cse,dead_code"),
         (definition, state, "lower(inference),freeze,fold_constants"),
         (chain, None, f"rematerialise({peak_memory(chain) * 3 // 4})"),
+        (rounded_twice(), None, "mixed_precision(float16)"),
     ]
     recorded: dict[str, set[str]] = {}
     for graph, numbers, pipeline in runs:

@@ -173,6 +173,12 @@ APPLIES = {
          "%2 = transpose(%1, axes=(0, 3, 1, 2)) : float32[1,3,6,12] return y=%2"),
     ],
     pieces.gather_of_transpose: [
+        (Y + "%2 = constant([1, 0, 9]) : int64[3] "
+         '%3 = gather(%1, %2, axis=2, mode="clip") : float32[1,2,3,5] return y=%3',
+         '%0 = input("x") : float32[1,4,5,2] %1 = constant([1, 0, 9]) : int64[3] '
+         '%2 = gather(%0, %1, axis=1, mode="clip") : float32[1,3,5,2] '
+         "%3 = transpose(%2, axes=(0, 3, 1, 2)) : float32[1,2,3,5]\n"
+         "return y=%3"),
         (Y + "%2 = constant([1, 0, 3]) : int64[3] %3 = gather(%1, %2, axis=-2) : float32[1,2,3,5] return y=%3",
          '%0 = input("x") : float32[1,4,5,2] %1 = constant([1, 0, 3]) : int64[3]\n'
          "%2 = gather(%0, %1, axis=1) : float32[1,3,5,2] %3 = transpose(%2, axes=(0, 3, 1, 2)) : float32[1,2,3,5]\n"

@@ -43,7 +43,7 @@ from minigraph.runtime.optimize import optimize, peak_memory, reproduce
 from minigraph.testing.networks import random_network, random_values, training_graph
 
 MEANS = pipelines.Means(constant_evaluator(), peak=peak_memory)
-PLAIN = [name for name in pipelines.NAMES if name not in ("bind", "lower", "rematerialise")]
+PLAIN = [name for name in pipelines.NAMES if name not in ("bind", "lower", "mixed_precision", "rematerialise")]
 
 
 def small(state: bool = False) -> Graph:
@@ -70,6 +70,7 @@ ITEMS = st.one_of(
     st.tuples(st.sampled_from(["training", "inference"]), st.integers(0, 99)).map(
         lambda t: ("lower", [t[0], f"seed={t[1]}"] if t[1] else [t[0]])
     ),
+    st.sampled_from(["float16", "bfloat16"]).map(lambda dtype: ("mixed_precision", [dtype])),
     st.integers(0, 10**9).map(lambda n: ("fold_constants", [f"limit={n}"])),
     st.integers(0, 10**12).map(lambda n: ("rematerialise", [str(n)])),
 )
@@ -116,7 +117,7 @@ def test_lists_by_name_are_written_out() -> None:
 
 
 def test_every_name_is_a_pass_of_that_name() -> None:
-    arguments = {"bind": "(N=2)", "lower": "(training)", "rematerialise": "(5)"}
+    arguments = {"bind": "(N=2)", "lower": "(training)", "mixed_precision": "(float16)", "rematerialise": "(5)"}
     for name in pipelines.NAMES:
         (first, *_) = pipelines.parse(name + arguments.get(name, ""), MEANS).passes
         assert first.name.partition("(")[0] == name or name in ("optimize", "program")

@@ -20,6 +20,7 @@ from small import blobs, dense_model, image_model, images, same_bits
 
 import minigraph as mg
 from minigraph import layers, ops
+from minigraph.backends.dtypes import array_dtype
 from minigraph.errors import ModelFormatError
 from minigraph.ir.types import DTYPES
 from minigraph.training import Callback
@@ -68,7 +69,7 @@ def test_variables_of_every_dtype_come_back(tmp_path):
         y = y + ops.cast(mg.variable((2,), name=dtype, init=1, dtype=dtype, trainable=False), "float32")
     model = mg.Model(x, y)
     for dtype in DTYPES:
-        model.state[dtype] = np.array([0, np.iinfo(dtype).max if "int" in dtype else 1], dtype)
+        model.state[dtype] = np.array([0, np.iinfo(dtype).max if "int" in dtype else 1], array_dtype(dtype))
     again = mg.load_model(model.save(tmp_path / "m.safetensors"))
     assert same_bits(again.state, model.state) == []
     assert {name: str(value.dtype) for name, value in again.state.items()} == {dtype: dtype for dtype in DTYPES}
