@@ -129,10 +129,19 @@ class Batches:
         # The checks above belong to the call, not to the first `next`, so the loop is a generator of its own.
         return self._iterate(e, start)
 
-    def _iterate(self, e: int, start: int) -> Iterator[tuple[Any, Any]]:
+    def order(self, e: int) -> Array:
+        """Return the numbers of the samples in the order of epoch `e`.
+
+        >>> Batches(np.arange(5), batch_size=2, seed=1).order(7).tolist()
+        [4, 3, 1, 2, 0]
+        """
         order = np.arange(self.samples)
-        if self.shuffle:
-            order = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, e]))).permutation(order)
+        if not self.shuffle:
+            return order
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, e]))).permutation(order)
+
+    def _iterate(self, e: int, start: int) -> Iterator[tuple[Any, Any]]:
+        order = self.order(e)
         for number in range(start, len(self)):
             rows = slice(number * self.batch_size, (number + 1) * self.batch_size)
             # An augmentation may write into what it is given, so it never gets a view of the data.

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
+
+import numpy as np
 
 from minigraph.errors import ArgumentError
 from minigraph.ir.graph import Graph
 from minigraph.ir.node import Node
 
-Array: TypeAlias = Any  # the backend's array: np.ndarray, cupy.ndarray
+# The backend's array: np.ndarray, cupy.ndarray. The runtime asks for its shape and dtype, and reshapes it; all else is
+# the backend's to do.
+Array: TypeAlias = Any
+HostArray: TypeAlias = "np.ndarray[Any, Any]"
+_BLOCK = 1 << 14
 Kernel: TypeAlias = Callable[[], object]
 
 
@@ -45,6 +52,11 @@ class Code(Protocol):
     def __call__(self) -> object:
         """Run all steps."""
 
+    def repeat(self, times: int) -> None:
+        """Run all steps so many times, one after the other; a GPU may launch them as one graph."""
+        for _ in range(times):
+            self()
+
     def step(self, index: int) -> Kernel:
         """Return one step alone: what a profile times."""
 
@@ -60,6 +72,7 @@ class Backend(Protocol):
 
     name: str
     generates: bool  # whether it makes code for groups of ops, or has a kernel for each op
+    remote: bool  # whether its arrays lie on a device of their own, where work is queued and done in order
 
     def computes(self, node: Node) -> bool:
         """Tell whether a generated loop computes this op: groups are made of such."""
@@ -87,6 +100,60 @@ class Backend(Protocol):
 
     def running(self) -> Any:
         """Return a context manager to run kernels in: thread counts and the like are restored after it."""
+
+    # --- between host and device: `HostArrays` has all of it for arrays that are NumPy's ----------------------------
+
+    def upload(self, target: Array, value: HostArray) -> object:
+        """Enqueue a copy of a host array, of the target's shape, into it; the caller may change `value` at once."""
+
+    def download(self, arrays: Sequence[Array]) -> Callable[[], list[HostArray]]:
+        """Enqueue copies to the host; the callable waits for them and returns fresh arrays.
+
+        It raises a ProgramError if the device has met an error since the last download, even one of no arrays.
+        """
+
+    def copy(self, target: Array, source: Array) -> object:
+        """Enqueue a copy between two of the backend's arrays, of one form and dtype."""
+
+    def finite(self, arrays: Sequence[Array]) -> bool:
+        """Tell, once all that is enqueued is done, whether all elements of these floating-point arrays are finite."""
+
+    def free_bytes(self) -> int:
+        """Return how many bytes are free for data that so far lies elsewhere."""
+
+
+class HostArrays:
+    """What a backend whose arrays are NumPy's inherits: everything is done at once, so nothing has to be waited for.
+
+    >>> source, target = np.arange(3.0), np.zeros(3, np.float32)
+    >>> HostArrays().upload(target, source)
+    >>> HostArrays().download([target])()
+    [array([0., 1., 2.], dtype=float32)]
+    """
+
+    remote = False
+
+    def upload(self, target: Array, value: HostArray) -> None:
+        """Copy an array into another; floats may lose digits."""
+        np.copyto(target, value, casting="same_kind")
+
+    def download(self, arrays: Sequence[Array]) -> Callable[[], list[HostArray]]:
+        """Copy arrays."""
+        copies = [array.copy() for array in arrays]
+        return lambda: copies
+
+    def copy(self, target: Array, source: Array) -> None:
+        """Copy an array into another of its form."""
+        np.copyto(target, source)
+
+    def finite(self, arrays: Sequence[Array]) -> bool:
+        """Tell whether all elements are finite; a block at a time, so that the flags stay few."""
+        flat = [array.reshape(-1) for array in arrays]
+        return all(bool(np.isfinite(a[i : i + _BLOCK]).all()) for a in flat for i in range(0, a.size, _BLOCK))
+
+    def free_bytes(self) -> int:
+        """Return no limit: what would be brought here is here already."""
+        return sys.maxsize
 
 
 _BACKENDS: dict[str, Callable[[], Backend]] = {}

@@ -148,12 +148,25 @@ class SliceAdjoint(Op, name="slice_adjoint"):
         return (Node(Slice(self.starts, node.inputs[0].shape, self.steps), (g,)),)
 
 
+def _check_mode(mode: str) -> None:
+    if mode not in ("raise", "clip"):
+        raise ArgumentError("bad mode", expected='"raise" or "clip"', got=repr(mode))
+
+
 @dataclass(frozen=True)
 class Gather(Op, name="gather"):
-    """Slices of x along an axis, chosen by an integer array; negative indices count from the end."""
+    """Slices of x along an axis, chosen by an integer array.
+
+    mode: "raise" counts negative indices from the end, and an index out of range is an error; "clip" takes the nearest
+    slice that there is, for a negative index the first one, and so never fails.
+    """
 
     axis: int = 0
+    mode: str = "raise"
     category = "shape"
+
+    def __post_init__(self) -> None:
+        _check_mode(self.mode)
 
     def infer(self, x: Any, indices: Any) -> TensorType:
         """The axis is replaced by the axes of the indices."""
@@ -161,12 +174,18 @@ class Gather(Op, name="gather"):
         if not index.dtype.startswith(("int", "uint")):
             raise DTypeError("indices must be integers", expected="int64", got=index)
         axis = normalize_axis(self.axis, type.rank)
+        if self.mode == "clip" and type.shape[axis] == 0 and 0 not in index.shape:
+            raise ShapeError("an empty axis has no nearest element", expected="a size > 0", got=type)
         return TensorType(type.shape[:axis] + index.shape + type.shape[axis + 1 :], type.dtype)
+
+    def bytes(self, node: Node) -> int:
+        """The slices that are taken, read and written, and the indices: not all of x."""
+        return 2 * known(node.type.nbytes) + known(node.inputs[1].type.nbytes)
 
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
         """∂x = zeros with g added at the places taken (twice where an index repeats)."""
         x, indices = node.inputs
-        return Node(GatherAdjoint(x.shape, self.axis), (g, indices)), None
+        return Node(GatherAdjoint(x.shape, self.axis, self.mode), (g, indices)), None
 
 
 @dataclass(frozen=True)
@@ -175,19 +194,23 @@ class GatherAdjoint(Op, name="gather_adjoint"):
 
     shape: Shape = ()
     axis: int = 0
+    mode: str = "raise"
     category = "shape"
+
+    def __post_init__(self) -> None:
+        _check_mode(self.mode)
 
     def infer(self, x: Any, indices: Any) -> TensorType:
         """The shape is given; x must be what gathering from it gives."""
         type = TensorType(self.shape, tensor(x).dtype)
-        gathered = Gather(self.axis).infer(type, indices)
+        gathered = Gather(self.axis, self.mode).infer(type, indices)
         if gathered != x:
             raise ShapeError("the adjoint does not fit the indices", expected=gathered, got=x)
         return type
 
     def vjp(self, node: Node, g: Node) -> tuple[Node | None, ...]:
         """∂x = g gathered."""
-        return Node(Gather(self.axis), (g, node.inputs[1])), None
+        return Node(Gather(self.axis, self.mode), (g, node.inputs[1])), None
 
 
 @dataclass(frozen=True)
@@ -245,15 +268,18 @@ def slice_(x: Operand, starts: Sequence[int], stops: Sequence[int], steps: Seque
     return as_node(x)[tuple(slice(*each) for each in limits)]
 
 
-def gather(x: Operand, indices: Operand, axis: int = 0) -> Node:
+def gather(x: Operand, indices: Operand, axis: int = 0, mode: str = "raise") -> Node:
     """Return slices of x along `axis` at integer `indices`.
+
+    mode: "raise" counts negative indices from the end and refuses those out of range when it runs; "clip" takes the
+    nearest slice that there is, for a negative index the first.
 
     >>> from minigraph.ir import variable
     >>> gather(variable((10, 4)), variable((3,), dtype="int64"))
     <gather : float32[3,4]>
     """
     node = as_node(x)
-    return Node(Gather(normalize_axis(axis, node.rank)), (node, as_node(indices)))
+    return Node(Gather(normalize_axis(axis, node.rank), mode), (node, as_node(indices)))
 
 
 def one_hot(labels: Operand, classes: int, axis: int = -1, dtype: str = "float32") -> Node:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minigraph.backends.base import Backend, Bound, get
+from minigraph.backends.base import Array, Backend, Bound, get
 from minigraph.errors import DataError, GraphError, NonFiniteError, ProgramError, ShapeError, did_you_mean
 from minigraph.ir.graph import Graph, bind
 from minigraph.ir.leaves import Constant, Variable
@@ -25,10 +25,12 @@ from minigraph.passes.fuse import FUSE, UNFUSE
 from minigraph.passes.group import Group
 from minigraph.passes.trace import Trace
 from minigraph.runtime import debug
+from minigraph.runtime.accelerator import floors_on
 from minigraph.runtime.interpreter import constant_evaluator, explain_non_finite
-from minigraph.runtime.machine import measured
+from minigraph.runtime.pending import Pending
 from minigraph.runtime.plan import Plan, PlanStep, make_plan
 from minigraph.runtime.profile import Profile, measure
+from minigraph.runtime.residence import Residence
 from minigraph.runtime.state import State, as_array
 
 # How many sets of input sizes a program keeps ready.
@@ -81,6 +83,8 @@ class Program:
         self.check_finite = check_finite
         self.optimize = optimize
         self.memory_limit = memory_limit
+        # How many submitted steps it pays to have under way before the results of the first are waited for.
+        self.ahead = 2 if backend.remote else 0
         self._lock = threading.Lock()
         self._timed = "time" in debug.asked()
         self._prepared: OrderedDict[tuple[tuple[str, int], ...], _Prepared] = OrderedDict()
@@ -125,7 +129,7 @@ class Program:
     def _passes(self, bound: bool = True) -> list[Pass]:
         """Return the passes to run; how much memory is needed is known of bound graphs only."""
         if not self.optimize:
-            return pipelines.legalise()
+            return pipelines.legalise() + ([UNFUSE] if self.backend.generates else [])
         means = pipelines.Means(constant_evaluator(), peak=self._peak)
         return pipelines.legalise() + pipelines.program(means, self.memory_limit if bound else None, self._join())
 
@@ -161,22 +165,69 @@ class Program:
         Raises a ProgramError for missing or unknown inputs and for two steps at once on one program, a ShapeError or
         DTypeError for arrays that do not fit; then nothing has changed.
         """
+        return self._submit(state, inputs).result()
+
+    def submit(self, state: State | None = None, /, **inputs: Any) -> Pending:
+        """Run once, as a call does, but do not wait for the outputs where a device computes them.
+
+        The inputs may be written into at once. What goes wrong on the device is raised by `result()`, unless a step
+        that has updates to commit must be known to be well before: then this waits.
+
+        >>> from minigraph.ir.leaves import input
+        >>> program = compile({"y": input((2,), name="x") * 2.0})
+        >>> pending = program.submit(x=[1, 2])
+        >>> pending.result()
+        {'y': array([2., 4.], dtype=float32)}
+        """
+        return self._submit(state, inputs)
+
+    def repeat(self, state: State, times: int) -> None:
+        """Run so many times, one step after the other; outputs are not returned.
+
+        For a program without inputs, which takes its data out of variables: a GPU launches all steps at once. Each
+        step is committed as a whole, like that of a call. Raises a ProgramError if the program has inputs.
+
+        >>> from minigraph.ir.leaves import variable
+        >>> w = variable((), name="w", init=1.0)
+        >>> state = State.initial([w])
+        >>> compile({}, {w: w * 2.0}).repeat(state, 10)
+        >>> float(state["w"])
+        1024.0
+        """
+        if self.definition.inputs:
+            names = ", ".join(node.label for node in self.definition.inputs)
+            raise ProgramError("a program that is repeated can have no inputs", got=names)
+        self._submit(state, {}, times)
+
+    def _submit(self, state: State | None, inputs: Mapping[str, Any], times: int = 1) -> Pending:
         if self.definition.updates and self._lock.locked():
             raise ProgramError(
                 "the program is running already",
                 hint="a training program runs one step at a time; give each thread its own",
             )
         with self._lock:  # a `with` is never interrupted between taking the lock and what gives it back
-            return self._run(state, inputs)
+            if state is None or not self.backend.remote:
+                return self._run(state, inputs, times)
+            with state.lock:  # what counts where must not change between a look at it and the step
+                return self._run(state, inputs, times)
 
-    def _run(self, state: State | None, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _run(self, state: State | None, inputs: Mapping[str, Any], times: int) -> Pending:
         bound = self._latest.bound if self._latest is not None else None
         if bound is None or not bound.takes(state, inputs):
             arrays = self._check_inputs(inputs)
-            bound = self.prepare(**_sizes(self.definition, arrays)).bind(state)
+            bound = self.prepare(**sizes_of(self.definition, arrays)).bind(state)
             inputs = arrays
         for name, target in bound.inputs.items():
-            np.copyto(target, inputs[name], casting="same_kind")
+            self.backend.upload(target, inputs[name])
+        if times > 1 and bound.repeats:
+            with self.backend.running():
+                bound.run(times)
+            return Pending((), list)
+        for _ in range(times - 1):
+            self._guarded(bound, state, inputs)
+        return self._guarded(bound, state, inputs) if times else Pending((), list)
+
+    def _guarded(self, bound: _Bound, state: State | None, inputs: Mapping[str, Any]) -> Pending:
         completed = bound.code.completed()
         try:
             return self._step(bound, state, inputs)
@@ -185,47 +236,55 @@ class Program:
                 bound.commit()
             raise
 
-    def _step(self, bound: _Bound, state: State | None, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _step(self, bound: _Bound, state: State | None, inputs: Mapping[str, Any]) -> Pending:
         """Run, check, and commit."""
         start = time.perf_counter()
         with self.backend.running():
             bound.run()
         if self._timed:
+            self.backend.download(())()  # waits
             print(f"{len(bound.plan.steps)} kernels: {(time.perf_counter() - start) * 1e3:.3f} ms", file=sys.stderr)
         if self.check_finite and not bound.finite():
             self._explain(state, self._check_inputs(inputs))
-        results = {name: array.copy() for name, array in bound.outputs}
+        results = Pending(bound.names, self.backend.download(bound.results))
+        if bound.may_fail:
+            results.result()
         bound.commit()
         return results
 
     def _explain(self, state: State | None, arrays: Mapping[str, Any]) -> None:
-        sizes = _sizes(self.definition, arrays)
+        sizes = sizes_of(self.definition, arrays)
         graph = run(pipelines.legalise(), bind(self.definition, **sizes))[0]  # as the user wrote it, nothing folded
-        explain_non_finite(graph, {**(state or {}), **arrays}, self.backend)
+        explain_non_finite(graph, {**(state or {}), **arrays}, "numpy" if self.backend.remote else self.backend)
         raise NonFiniteError("a value is not finite, though each op alone gives finite ones", where="")
+
+    def release(self) -> None:
+        """Let go of the arrays of the state it was last called with; the next call is bound anew."""
+        with self._lock:
+            for prepared in self._prepared.values():
+                prepared.bound = None
 
     def profile(self, state: State | None = None, /, repeats: int = 10, **inputs: Any) -> Profile:
         """Return the time of each node, with its FLOPs and bytes; nothing is committed."""
         with self._lock:
             arrays = self._check_inputs(inputs)
-            prepared = self.prepare(**_sizes(self.definition, arrays))
+            prepared = self.prepare(**sizes_of(self.definition, arrays))
             bound = prepared.bind(state)
             feed = [(target, arrays[name]) for name, target in bound.inputs.items()]
 
             def refill() -> None:
                 for target, value in feed:
-                    np.copyto(target, value, casting="same_kind")
+                    self.backend.upload(target, value)
 
-            kept = [array.copy() for array in bound.variables]
+            kept = self.backend.download(bound.variables)()
             try:
                 with self.backend.running():
                     steps = prepared.plan.steps
                     kernels = [bound.code.step(i) for i in range(len(steps))]
-                    limits = measured(getattr(self.backend, "threads", None))
-                    return measure([step.node for step in steps], kernels, refill, repeats, limits)
+                    return measure([step.node for step in steps], kernels, refill, repeats, floors_on(self.backend))
             finally:
                 for array, before in zip(bound.variables, kept, strict=True):
-                    np.copyto(array, before)
+                    self.backend.upload(array, before)
 
     def _check_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the inputs as arrays in the graph's order, or raise."""
@@ -258,6 +317,12 @@ def _refuse_open_modes(graph: Graph) -> None:
 
 def _check_array(name: str, value: Any, type: TensorType) -> Any:
     array = as_array(f"input {name!r}", value, type.dtype)
+    check_shape(name, array, type)
+    return array
+
+
+def check_shape(name: str, array: Any, type: TensorType) -> None:
+    """Raise a ShapeError unless an array has an input's shape, where symbols may stand for any size."""
     fits = array.ndim == type.rank and all(
         isinstance(s, Dim) or s == n for s, n in zip(type.shape, array.shape, strict=False)
     )
@@ -268,11 +333,10 @@ def _check_array(name: str, value: Any, type: TensorType) -> Any:
             got=f"{array.dtype}[{','.join(map(str, array.shape))}]",
             hint="the batch axis comes first, channels last" if array.ndim != type.rank else None,
         )
-    return array
 
 
-def _sizes(graph: Graph, arrays: Mapping[str, Any]) -> dict[str, int]:
-    """Return the numbers that the arrays give the symbolic sizes; two inputs must agree."""
+def sizes_of(graph: Graph, arrays: Mapping[str, Any]) -> dict[str, int]:
+    """Return the numbers that the shapes of inputs, by name, give the symbolic sizes; two inputs must agree."""
     found: dict[str, tuple[int, str]] = {}
     for node in graph.inputs:
         for size, number in zip(node.shape, arrays[node.label].shape, strict=True):
@@ -301,85 +365,100 @@ class _Prepared:
         self.trace = trace
         self.backend = backend
         # What may turn out not to be finite is not written before it has been looked at.
-        self.plan = make_plan(graph, backend.needs, not check_finite and backend.commits_in_place(graph))
+        self.whole = not check_finite and backend.commits_in_place(graph)
+        self.plan = make_plan(graph, backend.needs, self.whole, updates_last=backend.remote)
         debug.look(trace, self.plan)
         self.arena = backend.allocate(self.plan.peak)
         self.bound: _Bound | None = None
+        self._labels = [node.label for node in graph.variables]
+        self._changed = [node.label for node in graph.updates]
 
     def bind(self, state: State | None) -> _Bound:
         """Return the kernels for a state; they are made anew only when the state's arrays are others."""
-        if self.bound is not None and state is not None and self.bound.holds(state):
+        if self.bound is not None and self.bound.knows(state):
             return self.bound
-        arrays = self._variables(state)
+        self._check_variables(state)
+        residence = state.on(self.backend) if state is not None and self.backend.remote else None
+        if residence is not None:
+            arrays = residence.take(self._labels, self._changed)
+        else:
+            arrays = [] if state is None else state.bring(self._labels)
         if self.bound is None or any(a is not b for a, b in zip(arrays, self.bound.variables, strict=True)):
             self.bound = _Bound(self, arrays)
+        self.bound.meet(state, residence)
         return self.bound
 
-    def _variables(self, state: State | None) -> list[Any]:
-        arrays = []
+    def _check_variables(self, state: State | None) -> None:
         for node in self.graph.variables:
-            array = None if state is None else state.get(node.label)
-            if array is None:
+            if state is None or node.label not in state:
                 raise ProgramError(
                     f"the state has no value for variable {node.label!r}",
                     expected=str(node.type),
                     where=node.origin.where,
                     hint="make one: State.initial(graph.variables, seed=0)",
                 )
+            array = state.peek(node.label)
             if array.shape != node.shape or str(array.dtype) != node.dtype:
                 raise ShapeError(
                     f"the state's {node.label!r} does not fit",
                     expected=node.type,
                     got=f"{array.dtype}{list(array.shape)}",
                 )
-            arrays.append(array)
-        return arrays
 
 
 class _Bound:
     """Kernels bound to arrays, the input arrays to fill, the output arrays to copy, the updates to commit."""
 
-    def __init__(self, prepared: _Prepared, variables: list[Any]) -> None:
+    def __init__(self, prepared: _Prepared, variables: list[Array]) -> None:
         self.variables = variables
-        self._by_label = [(node.label, array) for node, array in zip(prepared.graph.variables, variables, strict=True)]
         self.backend = prepared.backend
         self.plan = prepared.plan
         self.arena = prepared.arena
         graph = prepared.graph
         self.arrays: dict[Node, Any] = dict(zip(graph.variables, variables, strict=True))
-        self.items: dict[tuple[Node, int], Any] = {}
+        self.items: dict[tuple[Node, int], Array] = {}
         for node in graph.nodes:
             self._locate(node)
         self.code = self.backend.bind([self._step(step) for step in self.plan.steps], self.arena)
         self.inputs = {node.label: self.arrays[node] for node in graph.inputs}
-        self.labels = [node.label for node in graph.variables]
-        self.outputs = [(name, self.arrays[node]) for name, node in graph.outputs.items()]
+        self.names = list(graph.outputs)
+        self.results = [self.arrays[node] for node in graph.outputs.values()]
         updates = [(t, v) for t, v in graph.updates.items() if self.plan.roots[v] not in self.plan.written]
         self._targets = [self.arrays[target] for target, _ in updates]
         self._values = [self.arrays[value] for _, value in updates]
+        ends = {*graph.outputs.values(), *(value for _, value in updates)}
+        self._floats = [self.arrays[node] for node in ends if is_float(node.dtype)]
         # A value that is itself a variable's memory would change under the commits before it: it is set aside first.
-        shared = [i for i, (_, v) in enumerate(updates) if isinstance(self.plan.roots[v][0].op, Variable)]
-        self._aside = [(np.empty_like(self._values[i]), self._values[i]) for i in shared]
-        for i, (copy, _) in zip(shared, self._aside, strict=True):
-            self._values[i] = copy
-        self._checked: list[tuple[Any, Any]] | None = None
+        self._aside: list[tuple[Array, Array]] = []
+        for i, (_, value) in enumerate(updates):
+            if isinstance(self.plan.roots[value][0].op, Variable):
+                self._aside.append((self._like(value.tensor_type), self._values[i]))
+                self._values[i] = self._aside[-1][0]
+        # A device may find out on the way that a step cannot be done: before it commits, it must be known to be well.
+        self.may_fail = self.backend.remote and bool(graph.updates) and not prepared.whole
+        self.repeats = prepared.whole and not updates
+        self._state: State | None = None
+        self._residence: Residence | None = None
+        self._changes = -1
+
+    def meet(self, state: State | None, residence: Residence | None) -> None:
+        """Remember the state whose arrays these are, as it is now; its copies on the device live as long."""
+        self._state, self._residence = state, residence
+        self._changes = -1 if state is None else state.changes
+
+    def knows(self, state: State | None) -> bool:
+        """Tell whether it is the same state, with the same arrays, and their numbers count where the kernels look."""
+        return state is self._state and (state.changes == self._changes if state is not None else not self.variables)
 
     def takes(self, state: State | None, inputs: Mapping[str, Any]) -> bool:
         """Tell whether these very arrays, or others of their form, were bound: then nothing needs to be checked."""
-        if len(inputs) != len(self.inputs) or (state is None and self.labels):
+        if len(inputs) != len(self.inputs) or not self.knows(state):
             return False
         for name, target in self.inputs.items():
             value = inputs.get(name)
             if type(value) is not np.ndarray or value.dtype != target.dtype or value.shape != target.shape:
                 return False
-        if state is not None and len(state) >= len(self.labels):
-            get = state.get
-            return all(get(label) is array for label, array in zip(self.labels, self.variables, strict=True))
-        return not self.labels
-
-    def holds(self, state: State) -> bool:
-        """Tell whether the kernels are bound to this state's arrays."""
-        return all(state.get(label) is array for label, array in self._by_label)
+        return True
 
     def _locate(self, node: Node) -> None:
         """Give a node's value its array: in the arena, as a view of another value, or as a constant's own."""
@@ -400,7 +479,11 @@ class _Bound:
             self.items.update({(node, i): v for i, v in enumerate(views)})
             self.arrays[node] = tuple(views)
 
-    def _view(self, node: Node, index: int, type: TensorType) -> Any:
+    def _like(self, type: TensorType) -> Array:
+        memory = self.backend.allocate(known(type.nbytes))
+        return self.backend.view(memory, 0, _numbers(type), type.dtype)
+
+    def _view(self, node: Node, index: int, type: TensorType) -> Array:
         variable = self.plan.written.get((node, index))
         if variable is not None:
             return self.arrays[variable]
@@ -410,27 +493,28 @@ class _Bound:
         offset, size = (step.workspace.offset, step.workspace.nbytes) if step.workspace is not None else (0, 0)
         node = step.node
         inputs = [self.arrays[i] for i in node.inputs]
-        return Bound(node, inputs, self.arrays[node], self.arena[offset : offset + size])
+        workspace = self.backend.view(self.arena, offset, (size,), "uint8")
+        return Bound(node, inputs, self.arrays[node], workspace)
 
-    def run(self) -> None:
-        """Run all steps; a ProgramError names the node whose kernel fails."""
+    def run(self, times: int = 1) -> None:
+        """Run all steps, or do so many times; a ProgramError names the node whose kernel fails."""
         try:
-            self.code()
+            if times == 1:
+                self.code()
+            else:
+                self.code.repeat(times)
         except Exception as error:
             node = self.plan.steps[self.code.failed(error)].node
             raise ProgramError(f"{node.op.name} failed: {error}", where=node.origin.where) from error
 
     def finite(self) -> bool:
         """Tell whether all outputs and update values are finite."""
-        if self._checked is None:
-            floats = [a for a in (*self._values, *(a for _, a in self.outputs)) if is_float(str(a.dtype))]
-            self._checked = [(a, np.empty(a.shape, bool)) for a in floats]
-        return all(bool(np.isfinite(a, out=flags).all()) for a, flags in self._checked)
+        return self.backend.finite(self._floats)
 
     def commit(self) -> None:
         """Write all updates; an interrupt in between lets them all be written before it goes on."""
         for copy, source in self._aside:
-            np.copyto(copy, source)
+            self.backend.copy(copy, source)
         try:
             self._write()
         except BaseException:
@@ -439,7 +523,7 @@ class _Bound:
 
     def _write(self) -> None:
         for target, value in zip(self._targets, self._values, strict=True):
-            np.copyto(target, value)
+            self.backend.copy(target, value)
 
 
 def _numbers(type: TensorType) -> tuple[int, ...]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from minigraph.data import Batches
 from minigraph.errors import ArgumentError, DataError, NonFiniteError
 from minigraph.training.callbacks import Callback, History, ModelCheckpoint, TerminateOnNaN
+from minigraph.training.feeding import feed_of
 from minigraph.training.progress import ProgressLine
 
 if TYPE_CHECKING:
@@ -44,6 +46,11 @@ class Progress:
         self.samples += samples
         self.batch += 1
 
+    def reach(self, totals: Mapping[str, Any], batch: int, samples: int) -> None:
+        """Take in that the epoch has come to a batch, and what the sums are there."""
+        self.totals = {name: float(total) for name, total in totals.items()}
+        self.batch, self.samples = batch, samples
+
     def means(self) -> dict[str, float]:
         """Return the means over the epoch so far."""
         return {name: total / max(1, self.samples) for name, total in self.totals.items()}
@@ -53,8 +60,16 @@ class Progress:
         self.epoch, self.batch, self.samples, self.totals = self.epoch + 1, 0, 0, {}
 
 
+# Takes the results of steps into the progress, when they are there.
+Taking: TypeAlias = Callable[[Progress], None]
+
+
 class Loop:
-    """One call of fit."""
+    """One call of fit.
+
+    Steps that a device computes are submitted ahead of their results, unless a callback looks at single steps. What
+    callbacks, checkpoints and interrupts see is a progress that agrees with the state.
+    """
 
     def __init__(
         self, model: Model, batches: Batches, validation: Any, epochs: int, callbacks: Sequence[Callback],
@@ -72,7 +87,10 @@ class Loop:
         self.callbacks: list[Callback] = [self.history, *others]
         self.line = ProgressLine(verbose, epochs, len(batches))
         self.stopper = next((c for c in callbacks if isinstance(c, TerminateOnNaN)), None)
-        self.program = model.program("training", check_finite=self.stopper is not None)
+        self.steps = model.compiled().steps_per_execution
+        self.feed = feed_of(model, batches, check_finite=self.stopper is not None)
+        self._ahead = 0 if any(map(_watches_steps, self.callbacks)) else self.feed.ahead
+        self._pending: deque[Taking] = deque()
 
     def run(self, initial_epoch: int, resume: bool) -> History:
         """Train, and return the history."""
@@ -88,11 +106,13 @@ class Loop:
             self._restore()
         model.remember = self.remember
         try:
-            with _deferred_signals() as received:
-                while model.progress.epoch < self.epochs and not model.stop_training:
-                    self._epoch(received)
+            with self.feed, _deferred_signals() as received:
+                try:
+                    while model.progress.epoch < self.epochs and not model.stop_training:
+                        self._epoch(received)
+                finally:
+                    self.remember()
         finally:
-            self.remember()
             model.remember = None
         self.call("on_train_end")
         self.line.close()
@@ -120,7 +140,8 @@ class Loop:
                 callback.set_state(own["state"])
 
     def remember(self) -> None:
-        """Put what callbacks and history know into the model's progress, so that saving it saves all."""
+        """Put what is known of all steps so far into the model's progress, so that saving it saves all."""
+        self._settle()
         self.model.progress.history = {k: list(v) for k, v in self.history.history.items()}
         self.model.progress.callbacks = [
             {"kind": type(callback).__name__, "state": callback.get_state()} for callback in self.callbacks
@@ -137,13 +158,15 @@ class Loop:
         if progress.batch == 0:
             self.call("on_epoch_begin", epoch)
         self.line.begin(epoch)
-        for x, y in self.batches.epoch(epoch, start=progress.batch):
-            if not self._step(x, y):
+        self.feed.begin(progress)
+        for first in range(progress.batch, len(self.batches), self.steps):
+            if not self._execution(first, min(self.steps, len(self.batches) - first)):
                 return
             if received:
                 self._interrupted(received[0])
             if self.model.stop_training:
                 break
+        self._settle()
         logs = progress.means()
         if self.validation is not None:
             arrays, labels = self.validation
@@ -155,28 +178,41 @@ class Loop:
         if received:
             self._interrupted(received[0])
 
-    def _step(self, x: Any, y: Any) -> bool:
-        """Do one step; return whether to go on."""
+    def _execution(self, first: int, count: int) -> bool:
+        """Do so many steps, from a batch on; return whether to go on."""
         progress = self.model.progress
-        self.call("on_train_batch_begin", progress.batch)
+        self.call("on_train_batch_begin", first)
         try:
-            logs = self.program(self.model.state, **x, **y)
+            for taking in self.feed.run(count):
+                self._pending.append(taking)
+                self._settle(self._ahead)
         except NonFiniteError as error:
             if self.stopper is None:
                 raise
             self.stopper.stop(error)
             return False
-        progress.add(logs, len(next(iter(x.values()))))
-        self.call("on_train_batch_end", progress.batch - 1, progress.means())
+        self.call("on_train_batch_end", first + count - 1, progress.means())
         self.line.update(progress.batch, progress.means())
         return True
 
+    def _settle(self, ahead: int = 0) -> None:
+        """Take in results until no more than so many are waited for."""
+        while len(self._pending) > ahead:
+            self._pending.popleft()(self.model.progress)
+
     def _interrupted(self, number: int) -> None:
+        self._settle()
         self.call("on_interrupt")
         self.line.close()
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + number)
+
+
+def _watches_steps(callback: Callback) -> bool:
+    """Tell whether a callback has something to do before or after each step."""
+    hooks = ("on_train_batch_begin", "on_train_batch_end")
+    return any(getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook) for hook in hooks)
 
 
 @contextmanager

@@ -15,8 +15,7 @@ import numpy as np
 from minigraph import losses, metrics, ops, optimizers
 from minigraph.autodiff import gradients
 from minigraph.backends.base import Backend
-from minigraph.backends.base import get as get_backend
-from minigraph.data import Batches, check_finite
+from minigraph.data import Batches, check_finite, check_whole
 from minigraph.errors import ArgumentError, DataError, GraphError, did_you_mean, explain_arguments
 from minigraph.ir.graph import Graph, bind, topological
 from minigraph.ir.leaves import Input, Variable
@@ -26,8 +25,11 @@ from minigraph.ir.types import known
 from minigraph.ops.norm import BatchNorm
 from minigraph.passes import FOLD_BATCH_NORM, run
 from minigraph.passes.lower import lower
-from minigraph.runtime import Program, State, compile
+from minigraph.runtime import Program, State, compile, later
 from minigraph.training import fitting, summary
+from minigraph.training.loss_scale import LossScale
+from minigraph.training.precision import backend_of, in_precision
+from minigraph.training.resident import ResidentPrograms
 
 # A moving average that still holds more than this share of its start value is worth a warning.
 START_WEIGHT = 0.05
@@ -45,8 +47,12 @@ class Training:
     losses: Mapping[str, losses.Loss]  # by output name
     metrics: Sequence[tuple[str, metrics.Metric]]
     backend: str | Backend
+    on: Backend  # what the backend's name stands for: one object for all programs, which share what is on a device
     memory_limit: int | None = None
+    precision: str = "float32"
+    steps_per_execution: int = 1
     programs: dict[tuple[str, bool], Program] = field(default_factory=dict)
+    resident: ResidentPrograms | None = None
 
 
 class Model:
@@ -156,15 +162,17 @@ class Model:
     def _training_graph(self, training: Training) -> Graph:
         lowered = lower(self._with_loss(training), "training", self.seed)
         # Frozen batch norms fold before gradients are taken: later their inputs are read by the backward pass too.
-        lowered = run([FOLD_BATCH_NORM], lowered)[0]
+        lowered = in_precision(run([FOLD_BATCH_NORM], lowered)[0], training.precision)
         loss = lowered.outputs["loss"]
         used = topological([loss])
         trainable = [n for n in used if isinstance(n.op, Variable) and n.op.trainable]
         if not trainable:
             raise GraphError("nothing to train", expected="a trainable variable that the loss depends on")
-        pairs = list(zip(trainable, gradients(loss, trainable), strict=True))
-        steps = training.optimizer.updates(pairs)
-        return Graph(lowered.outputs, {**lowered.updates, **steps}, lowered.inputs)
+        scaling = LossScale() if training.precision == "float16" else None
+        found = scaling.gradients(loss, trainable) if scaling else gradients(loss, trainable)
+        steps = training.optimizer.updates(list(zip(trainable, found, strict=True)))
+        updates = {**lowered.updates, **steps}
+        return Graph(lowered.outputs, scaling.guarded(updates) if scaling else updates, lowered.inputs)
 
     # --- programs ---------------------------------------------------------------------------------------------------
 
@@ -176,16 +184,24 @@ class Model:
         metrics: Sequence[str | metrics.Metric] | None = None,
         backend: str | Backend = "numpy",
         memory_limit: int | None = None,
+        precision: str = "float32",
+        steps_per_execution: int = 1,
     ) -> None:
         """Say how the model learns: optimiser, loss (one for all outputs, or a dict by output name), metrics, backend.
 
-        memory_limit: bytes that a training step may need beside variables; see `minigraph.compile`.
+        memory_limit: bytes that a training step may need beside variables; see `minigraph.compile`. precision: of
+        products and activations, "float32", "float16" or "bfloat16", where variables stay float32 (see
+        `minigraph.passes.MixedPrecision`); with the backend "cupy" also "tf32", float32 with products of fewer digits.
+        steps_per_execution: batches that `fit` gives the backend at once; callbacks hear of each execution.
 
         Raises an ArgumentError for names that do not exist. What was learned so far stays.
         """
-        get_backend(backend)  # an unknown name is refused before anything changes
+        on = backend_of(backend, precision)  # what does not exist is refused before anything changes
+        steps = check_whole("steps_per_execution", steps_per_execution, least=1)
         named = [_named_metric(m) for m in metrics or ()]
-        training = Training(optimizers.get(optimizer), self._losses(loss), named, backend, memory_limit)
+        training = Training(
+            optimizers.get(optimizer), self._losses(loss), named, backend, on, memory_limit, precision, steps
+        )
         variables = self._training_graph(training).variables
         self.training, self._inference = training, None
         self.state.add(variables, self.seed)
@@ -204,23 +220,29 @@ class Model:
         """Return the compiled program: "training" (a step), "evaluation" (loss and metrics) or "inference"."""
         if mode == "inference":
             if self._inference is None:
-                backend = "numpy" if self.training is None else self.training.backend
-                self._inference = compile(self.lower("inference"), backend=backend)
+                chosen = self.training
+                graph = in_precision(self.lower("inference"), "float32" if chosen is None else chosen.precision)
+                self._inference = compile(graph, backend="numpy" if chosen is None else chosen.on)
             return self._inference
-        training = self._compiled()
+        training = self.compiled()
         key = (mode, check_finite)
         if key not in training.programs:
             if mode == "training":
                 graph = self._training_graph(training)
             else:
                 graph = lower(self._with_loss(training), "inference", self.seed)
+                graph = in_precision(graph, training.precision)
             limit = training.memory_limit if mode == "training" else None
             training.programs[key] = compile(
-                graph, backend=training.backend, check_finite=check_finite, memory_limit=limit
+                graph,
+                backend=training.on,
+                check_finite=check_finite,
+                memory_limit=limit,
             )
         return training.programs[key]
 
-    def _compiled(self) -> Training:
+    def compiled(self) -> Training:
+        """Return what `compile` was given; an ArgumentError if it has not been called."""
         if self.training is None:
             raise ArgumentError("the model is not compiled", hint="model.compile(optimizer=…, loss=…) first")
         return self.training
@@ -282,9 +304,12 @@ class Model:
         program = self.program("evaluation")
         totals: dict[str, float] = {}
         batches = Batches(dict(arrays), dict(labels), batch_size, shuffle=False)
-        for batch, answers in batches.epoch(0):
-            number = len(next(iter(batch.values())))
-            for name, value in program(self.state, **batch, **answers).items():
+        submitted = (
+            (len(next(iter(batch.values()))), program.submit(self.state, **batch, **answers))
+            for batch, answers in batches.epoch(0)
+        )
+        for number, pending in later(submitted, program.ahead):
+            for name, value in pending.result().items():
                 totals[name] = totals.get(name, 0.0) + float(value) * number
         return {name: total / batches.samples for name, total in totals.items()}
 
@@ -294,8 +319,9 @@ class Model:
         program = self.program("inference")
         arrays = self._arrays(x, [i.label for i in self.graph.inputs], "input")
         parts: dict[str, list[Any]] = {name: [] for name in self.graph.outputs}
-        for batch, _ in Batches(arrays, None, batch_size, shuffle=False).epoch(0):
-            for name, value in program(self.state, **batch).items():
+        batches = Batches(arrays, None, batch_size, shuffle=False).epoch(0)
+        for pending in later((program.submit(self.state, **batch) for batch, _ in batches), program.ahead):
+            for name, value in pending.result().items():
                 parts[name].append(value)
         joined = {name: np.concatenate(pieces) for name, pieces in parts.items()}
         return joined if len(joined) > 1 else next(iter(joined.values()))
@@ -338,7 +364,7 @@ class Model:
 
     def _check_data(self, x: Any, y: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return inputs and labels as arrays by name; refuse NaN, labels out of range, and lengths that differ."""
-        training = self._compiled()
+        training = self.compiled()
         arrays = self._arrays(x, [i.label for i in self.graph.inputs], "input")
         if y is None:
             raise DataError("labels are missing", expected="y")

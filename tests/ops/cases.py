@@ -418,17 +418,21 @@ def _split(rng: Rng) -> Case:
 def _gather(rng: Rng) -> Case:
     shape = some_shape(rng, low=1)
     axis = int(rng.integers(-len(shape), len(shape)))
-    indices = rng.integers(-shape[axis], shape[axis], some_shape(rng, high=2))
-    return Case(lambda a, i: ops.gather(a, i, axis), [normal(rng, shape), np.asarray(indices)], f"axis={axis}")
+    mode, wide = ("clip", 2) if coin(rng) else ("raise", 0)
+    indices = rng.integers(-shape[axis] - wide, shape[axis] + wide, some_shape(rng, high=2))
+    given = [normal(rng, shape), np.asarray(indices)]
+    return Case(lambda a, i: ops.gather(a, i, axis, mode), given, f"axis={axis} mode={mode}")
 
 
 @case_of("gather_adjoint")
 def _gather_adjoint(rng: Rng) -> Case:
     shape = some_shape(rng, low=1)
     axis = int(rng.integers(len(shape)))
-    indices = np.asarray(rng.integers(-shape[axis], shape[axis], some_shape(rng, high=2)))
+    mode, wide = ("clip", 2) if coin(rng) else ("raise", 0)
+    indices = np.asarray(rng.integers(-shape[axis] - wide, shape[axis] + wide, some_shape(rng, high=2)))
     x = normal(rng, shape[:axis] + indices.shape + shape[axis + 1 :])
-    return Case(lambda a, i: Node(GatherAdjoint(shape, axis), (a, i)), [x, indices], f"shape={shape} axis={axis}")
+    text = f"shape={shape} axis={axis} mode={mode}"
+    return Case(lambda a, i: Node(GatherAdjoint(shape, axis, mode), (a, i)), [x, indices], text)
 
 
 @case_of("one_hot")
