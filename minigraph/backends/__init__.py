@@ -25,10 +25,10 @@ def _c() -> Backend:
 
 
 def _cupy() -> Backend:
-    """Return the GPU backend; an error where there is no GPU: nobody asks for one by mistake."""
-    from minigraph.backends.cupy import CupyBackend
+    """Return the GPU backend, one for all who ask by name; an error where there is no GPU."""
+    from minigraph.backends import cupy
 
-    return CupyBackend()
+    return cupy.shared()
 
 
 register("numpy", NumpyBackend)

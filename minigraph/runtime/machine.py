@@ -18,6 +18,8 @@ import numpy as np
 
 from minigraph.backends.numpy import threads as workers
 from minigraph.files import cache_folder, write_atomically
+from minigraph.ir.node import Node
+from minigraph.ir.types import known
 
 _SIDE = 1024  # of the square matrices that are multiplied
 # The bytes that a thread's arrays take: in the L2 and the L3 of common machines. The last set fits neither.
@@ -53,6 +55,10 @@ class Machine:
         """
         rate = next((rate for size, rate in self.bandwidths if nbytes <= size), self.bandwidth)
         return max(flops / self.flops, nbytes / rate)
+
+    def least(self, node: Node) -> float:
+        """Return the least seconds of a step."""
+        return self.floor(known(node.op.flops(node)), node.op.bytes(node))
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{rate / 1e9:.0f} GB/s on {size / 2**20:.3g} MiB" for size, rate in self.bandwidths)

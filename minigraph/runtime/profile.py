@@ -13,7 +13,6 @@ from minigraph.ir.node import Node
 from minigraph.ir.types import known
 from minigraph.ops.group import ANCHORS
 from minigraph.ops.region import Region
-from minigraph.runtime.machine import Machine
 
 _NOTHING = 1e-7  # seconds
 
@@ -103,11 +102,11 @@ def label(node: Node) -> str:
 
 def measure(
     nodes: Sequence[Node], kernels: Sequence[Kernel], refill: Callable[[], None], repeats: int,
-    machine: Machine | None = None,
+    floor: Callable[[Node], float] | None = None,
 ) -> Profile:  # fmt: skip
     """Return the median time of each kernel over `repeats` runs of the whole list; `refill` restores the inputs.
 
-    With a machine each has its floor there.
+    floor: the least seconds of a step, where that is known.
     """
     times: list[list[float]] = [[] for _ in kernels]
     for _ in range(max(1, repeats)):
@@ -117,12 +116,10 @@ def measure(
             kernel()
             record.append(time.perf_counter() - start)
     return Profile(
-        tuple(
-            _timing(node, sorted(record)[len(record) // 2], machine) for node, record in zip(nodes, times, strict=True)
-        )
+        tuple(_timing(node, sorted(record)[len(record) // 2], floor) for node, record in zip(nodes, times, strict=True))
     )
 
 
-def _timing(node: Node, seconds: float, machine: Machine | None) -> Timing:
+def _timing(node: Node, seconds: float, floor: Callable[[Node], float] | None) -> Timing:
     flops, moved = known(node.op.flops(node)), node.op.bytes(node)
-    return Timing(node, seconds, flops, moved, None if machine is None else machine.floor(flops, moved))
+    return Timing(node, seconds, flops, moved, None if floor is None else floor(node))

@@ -1,7 +1,7 @@
 """Steps that move elements or make them of nothing: transposes, slices, pads, pieces, random numbers.
 
-All that moves is one kernel, a copy from strides to strides. Gathers are left to NumPy: an index may be out of range,
-and a program that is one call, and writes its updates as it goes, has no way to say so in time.
+All that moves as a whole is one kernel, a copy from strides to strides. Gathers that refuse an index out of range are
+left to NumPy: a program that is one call, and writes its updates as it goes, has no way to say so in time.
 """
 
 from __future__ import annotations
@@ -130,6 +130,13 @@ def _pieces(whole: Node, pieces: Sequence[Shape], axis: int, into: bool) -> Line
     return lines
 
 
+def _gather(node: Node, op: indexing.Gather) -> Lines:
+    x, count = shape_of(node.inputs[0]), math.prod(shape_of(node.inputs[1]))
+    axis = op.axis % len(x)
+    sizes = f"{math.prod(x[:axis])}, {x[axis]}, {math.prod(x[axis + 1 :])}, {count}"
+    return lambda at: [f"gather_clipped(team, {sizes}, {at[0]}, {at[1]}, {at[2]});"]
+
+
 def _count(node: Node, op: shape.CountOf) -> Lines:
     count = math.prod(shape_of(node.inputs[0])[a] for a in op.axes)
     return lambda at: [f"fill(team, 1, ({CTYPES[node.dtype]}){count}, {at[1]});"]
@@ -143,6 +150,7 @@ def _random(node: Node, op: random.RandomUniform) -> Lines:
 _MOVES: dict[type[Op], Callable[[Node, Any], Lines]] = {
     shape.Transpose: _transpose, shape.Concat: _concat, shape.Split: _split, shape.CountOf: _count,
     indexing.Slice: _slice, indexing.SliceAdjoint: _slice_adjoint, indexing.Pad: _pad, random.RandomUniform: _random,
+    indexing.Gather: _gather,
 }  # fmt: skip
 
 
@@ -188,7 +196,7 @@ def _reduction(node: Node, threads: int) -> KernelCode | None:
 def movement_code(node: Node, threads: int) -> KernelCode | None:
     """Return the calls that compute a node, or None if there are none."""
     kind = type(node.op)
-    if kind not in _MOVES and kind not in _REDUCTIONS:
+    if (kind not in _MOVES and kind not in _REDUCTIONS) or getattr(node.op, "mode", "clip") != "clip":
         return None
     types = [node.type] if isinstance(node.type, TensorType) else list(node.type.items)
     if any(t.dtype not in CTYPES for t in (*types, *(i.tensor_type for i in node.inputs))):

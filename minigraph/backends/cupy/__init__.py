@@ -7,6 +7,7 @@ Read `steps` (what a step is), `loops` (generated kernels), `source` (the file),
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -137,4 +138,14 @@ class CupyBackend:
         return int(self.gpu.cupy.cuda.Device().mem_info[0])
 
 
-__all__ = ["CupyBackend"]
+_shared: list[CupyBackend] = []
+
+
+def shared() -> CupyBackend:
+    """Return the backend that is meant by its name: programs of one share the variables that lie on the device."""
+    if not _shared or _shared[0].gpu.cupy is not sys.modules.get("cupy"):
+        _shared[:] = [CupyBackend()]
+    return _shared[0]
+
+
+__all__ = ["CupyBackend", "shared"]

@@ -20,8 +20,17 @@ from minigraph.ops import indexing
 _CHUNK = 2048
 
 
-def _indices(node: Node) -> tuple[Parameter, Parameter]:
-    return read(CUDA_TYPES[node.inputs[1].dtype], "indices", 1), Parameter("int* status", STATUS)
+# Where a wrong index is noted.
+_NOTE = Parameter("int* status", STATUS)
+
+
+def _indices(node: Node, clips: bool) -> tuple[Parameter, ...]:
+    indices = read(CUDA_TYPES[node.inputs[1].dtype], "indices", 1)
+    return (indices,) if clips else (indices, _NOTE)
+
+
+def _status(clips: bool) -> str:
+    return "nullptr" if clips else "status"
 
 
 def gather_code(node: Node, op: indexing.Gather) -> StepCode:
@@ -30,13 +39,14 @@ def gather_code(node: Node, op: indexing.Gather) -> StepCode:
     axis = op.axis % len(x)
     count, inner = math.prod(shape_of(node.inputs[1])), math.prod(x[axis + 1 :])
     if x[axis] == 0:  # no index is right
-        note, status = "atomicMax(status, (int)INDEX_OUT_OF_RANGE);", _indices(node)[1]
-        return StepCode((Launch("gather", (status,), (note,), 1, 1, ("gather.cuh",)),))
+        note = "atomicMax(status, (int)INDEX_OUT_OF_RANGE);"
+        return StepCode((Launch("gather", (_NOTE,), (note,), 1, 1, ("gather.cuh",)),))
     width = widest(itemsize, inner)
     word = WORDS[width * itemsize]
-    call = template("gather", math.prod(x[:axis]), x[axis], inner // width, count, op.mode == "clip")
-    line = f"{call}(x, indices, status, y);"
-    pointers = (read(word, "x", 0), *_indices(node), written(word, "y", 2))
+    clips = op.mode == "clip"
+    call = template("gather", math.prod(x[:axis]), x[axis], inner // width, count, clips)
+    line = f"{call}(x, indices, {_status(clips)}, y);"
+    pointers = (read(word, "x", 0), *_indices(node, clips), written(word, "y", 2))
     blocks = blocks_for(math.prod(shape_of(node)) // width)
     return StepCode((Launch("gather", pointers, (line,), blocks, headers=("movement.cuh", "gather.cuh")),))
 
@@ -56,14 +66,14 @@ def gather_adjoint_code(node: Node, op: indexing.GatherAdjoint) -> StepCode:
     blocks = blocks_for(math.prod(sizes) // pack)
     add = Launch("gather_adjoint", pointers, (f"{call}(keys, x, y);",), blocks, headers=("gather.cuh",))
     first = template("sort_chunks", sizes[axis], op.mode == "clip", count, room, min(room, _CHUNK))
-    return StepCode((*_sorted(node, first, room), add), aligned(8 * room))
+    return StepCode((*_sorted(node, first, room, op.mode == "clip"), add), aligned(8 * room))
 
 
-def _sorted(node: Node, first: str, room: int) -> list[Launch]:
+def _sorted(node: Node, first: str, room: int, clips: bool) -> list[Launch]:
     """Return the launches that sort the indices, as keys with their positions."""
     chunk, keys = min(room, _CHUNK), written("Index", "keys", -1)
-    begin = f"{first}(indices, status, keys);"
-    launches = [Launch("sort", (*_indices(node), keys), (begin,), room // chunk, THREADS, ("gather.cuh",))]
+    begin = f"{first}(indices, {_status(clips)}, keys);"
+    launches = [Launch("sort", (*_indices(node, clips), keys), (begin,), room // chunk, THREADS, ("gather.cuh",))]
     length = 2 * chunk
     while length <= room:
         apart = length // 2

@@ -6,6 +6,7 @@ Only here CuPy and cuDNN's frontend are imported; all other files get a `Gpu`.
 from __future__ import annotations
 
 import importlib
+import weakref
 from functools import cached_property
 from typing import Any
 
@@ -97,9 +98,10 @@ class Gpu:
 
     @cached_property
     def cublas_handle(self) -> int:
-        """The cuBLAS handle of the device, bound to the stream."""
-        handle: int = self.cupy.cuda.device.get_cublas_handle()
+        """A cuBLAS handle bound to the stream: CuPy's own is everybody's, and on one stream at a time."""
+        handle: int = self.cublas.create()
         self.cublas.setStream(handle, self.stream.ptr)
+        weakref.finalize(self, self.cublas.destroy, handle).atexit = False
         return handle
 
     def allocate(self, nbytes: int) -> Any:

@@ -1,7 +1,7 @@
 """Between host and device: inputs through pinned memory on a stream of their own, two deep; results read back later.
 
 While one step computes, the next one's inputs are on their way. Copies read and write pinned memory, which the
-device's copy engines reach by themselves.
+device's copy engines reach by themselves. What comes once, or is large, goes in pieces through two buffers.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from minigraph.errors import ProgramError
 
 Array = Any
 HostArray = np.ndarray[Any, Any]
+
+# Bytes of each of the two buffers.
+_PIECE = 8 << 20
 
 # What a kernel may leave in the status word, as the kernels' headers number it.
 _FAILURES = {
@@ -36,6 +40,14 @@ class _Slot:
     consumed: Any  # event: the copy to the program's input is done
 
 
+@dataclass
+class _Buffer:
+    """Pinned memory, and the event that it has been read."""
+
+    pinned: HostArray
+    read: Any
+
+
 class Staging:
     """Copies of one backend."""
 
@@ -44,14 +56,18 @@ class Staging:
         self._status = status
         self._stream = gpu.cupy.cuda.Stream(non_blocking=True)
         self._under_way: deque[tuple[Any, list[HostArray]]] = deque()  # copies to the host, oldest first
+        self._met: set[tuple[int, int]] = set()  # targets' addresses and sizes
         self._slots: dict[tuple[int, int], list[_Slot]] = {}  # of a target's address and size; the next one first
 
     def upload(self, target: Array, value: HostArray) -> None:
         """Enqueue a copy of `value`, which the caller may change at once, into a device array."""
-        if not target.nbytes:
+        key = (int(target.data.ptr), int(target.nbytes))
+        if key not in self._met or target.nbytes > _PIECE:
+            self._met.add(key)
+            self._in_pieces(target, value)
             return
         gpu = self.gpu
-        slots = self._slots_of(target)
+        slots = self._slots_of(key)
         slot = slots.pop(0)
         slots.append(slot)
         slot.arrived.synchronize()  # two steps ago: long done, unless the host is far ahead
@@ -63,10 +79,29 @@ class Staging:
         gpu.copy(int(target.data.ptr), int(slot.staged.data.ptr), target.nbytes, "device to device")
         slot.consumed.record(gpu.stream)
 
-    def _slots_of(self, target: Array) -> list[_Slot]:
-        key = (int(target.data.ptr), int(target.nbytes))
+    def _in_pieces(self, target: Array, value: HostArray) -> None:
+        """Enqueue the copy on the program's stream, from one buffer and the other."""
+        whole = value.astype(target.dtype, order="C", casting="same_kind", copy=False)
+        source, address = whole.reshape(-1).view(np.uint8), int(target.data.ptr)
+        for start in range(0, source.size, _PIECE):
+            piece = source[start : start + _PIECE]
+            buffer = self._buffers.popleft()
+            self._buffers.append(buffer)
+            buffer.read.synchronize()
+            buffer.pinned[: piece.size] = piece
+            self.gpu.copy(address + start, buffer.pinned.ctypes.data, piece.size, "host to device")
+            buffer.read.record(self.gpu.stream)
+
+    @cached_property
+    def _buffers(self) -> deque[_Buffer]:
+        found = deque(_Buffer(self.gpu.pinned((_PIECE,), np.uint8), self.gpu.cupy.cuda.Event()) for _ in range(2))
+        for buffer in found:
+            buffer.read.record(self.gpu.stream)
+        return found
+
+    def _slots_of(self, key: tuple[int, int]) -> list[_Slot]:
         if key not in self._slots:
-            self._slots[key] = [self._slot(target.nbytes) for _ in range(2)]
+            self._slots[key] = [self._slot(key[1]) for _ in range(2)]
         return self._slots[key]
 
     def _slot(self, nbytes: int) -> _Slot:

@@ -44,6 +44,18 @@ template <class T> static void fill(const Team& team, ptrdiff_t n, T value, T* y
   for (ptrdiff_t i = mine.begin; i < mine.end; i++) y[i] = value;
 }
 
+// y[o, i] = x[o, the index i], slices of `inner` elements; an index outside 0 … size − 1 becomes the nearest one inside.
+template <class T, class I>
+static void gather_clipped(const Team& team, ptrdiff_t outer, ptrdiff_t size, ptrdiff_t inner, ptrdiff_t count,
+                           const T* x, const I* indices, T* y) {
+  const Range mine = share(outer * count, team);
+  for (ptrdiff_t t = mine.begin; t < mine.end; t++) {
+    const I index = indices[t % count];
+    const ptrdiff_t last = size - 1, place = index < 0 ? 0 : (uint64_t)index > (uint64_t)last ? last : (ptrdiff_t)index;
+    memcpy(y + t * inner, x + (t / count * size + place) * inner, inner * sizeof(T));
+  }
+}
+
 // Philox4x64-10: Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011.
 MG_INLINE void philox(uint64_t* words, uint64_t key0, uint64_t key1) {
   for (int round = 0; round < 10; round++) {
