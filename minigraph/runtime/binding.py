@@ -13,6 +13,7 @@ from minigraph.ir.graph import Graph
 from minigraph.ir.leaves import Constant, Variable
 from minigraph.ir.node import Node
 from minigraph.ir.types import TensorType, is_float, known
+from minigraph.ops.shape import Cast
 from minigraph.passes.trace import Trace
 from minigraph.runtime import debug
 from minigraph.runtime.plan import PlanStep, make_plan
@@ -82,11 +83,18 @@ class Binding:
         self.items: dict[tuple[Node, int], Array] = {}
         for node in graph.nodes:
             self._locate(node)
-        self.code = self.backend.bind([self._step(step) for step in self.plan.steps], self.arena)
+        updates = [(t, v) for t, v in graph.updates.items() if self.plan.roots[v] not in self.plan.written]
+        steps = [self._step(step) for step in self.plan.steps]
+        ends = [*graph.outputs.values(), *(value for _, value in updates)]
+        if prepared.whole and self.backend.remote and not any(self._is_variable(value) for value in ends):
+            # A step that runs as a whole commits itself: a device need not hear of each copy.
+            steps += [self._commit(target, value) for target, value in updates]
+            updates = []
+        self._nodes = [step.node for step in steps]
+        self.code = self.backend.bind(steps, self.arena)
         self.inputs = {node.label: self.arrays[node] for node in graph.inputs}
         self.names = list(graph.outputs)
         self.results = [self.arrays[node] for node in graph.outputs.values()]
-        updates = [(t, v) for t, v in graph.updates.items() if self.plan.roots[v] not in self.plan.written]
         self._targets = [self.arrays[target] for target, _ in updates]
         self._values = [self.arrays[value] for _, value in updates]
         ends = {*graph.outputs.values(), *(value for _, value in updates)}
@@ -94,7 +102,7 @@ class Binding:
         # A value that is itself a variable's memory would change under the commits before it: it is set aside first.
         self._aside: list[tuple[Array, Array]] = []
         for i, (_, value) in enumerate(updates):
-            if isinstance(self.plan.roots[value][0].op, Variable):
+            if self._is_variable(value):
                 self._aside.append((self._like(value.tensor_type), self._values[i]))
                 self._values[i] = self._aside[-1][0]
         # A device may find out on the way that a step cannot be done: before it commits, it must be known to be well.
@@ -159,6 +167,15 @@ class Binding:
         workspace = self.backend.view(self.arena, offset, (size,), "uint8")
         return Bound(node, inputs, self.arrays[node], workspace)
 
+    def _is_variable(self, value: Node) -> bool:
+        return isinstance(self.plan.roots[value][0].op, Variable)
+
+    def _commit(self, target: Node, value: Node) -> Bound:
+        """Return the step that copies an update's value to its variable."""
+        copied = Node(Cast(value.dtype), (value,), origin=value.origin)
+        nothing = self.backend.view(self.arena, 0, (0,), "uint8")
+        return Bound(copied, [self.arrays[value]], self.arrays[target], nothing)
+
     def run(self, times: int = 1) -> None:
         """Run all steps, or do so many times; a ProgramError names the node whose kernel fails."""
         try:
@@ -167,7 +184,7 @@ class Binding:
             else:
                 self.code.repeat(times)
         except Exception as error:
-            node = self.plan.steps[self.code.failed(error)].node
+            node = self._nodes[self.code.failed(error)]
             raise ProgramError(f"{node.op.name} failed: {error}", where=node.origin.where) from error
 
     def finite(self) -> bool:

@@ -88,6 +88,8 @@ def test_a_step_is_one_launch_after_the_warm_up(plain):
         model.train_on_batch(IMAGES, LABELS)
     on_stream = [r for r in plain.log[since:] if r.how == "run" and r.kind in ("kernel", "library", "memset", "graph")]
     assert [r.kind for r in on_stream] == ["graph"] * 3
+    within = [r for r in plain.log[since:] if r.how == "run" and r.name == "device to device"]
+    assert len(within) == 2 * 3  # two inputs, out of the memory they came to; updates are part of the graph
     assert not [r for r in plain.log[since:] if r.kind in ("compile", "handle", "capture")]
     assert not [r for r in plain.log[since:] if r.kind == "alloc" and r.name == "device"]
 
