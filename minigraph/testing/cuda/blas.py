@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minigraph.testing.cuda.device import active
+from minigraph.testing.cuda.device import active, devices
 from minigraph.testing.cuda.memory import at
 
 Array = np.ndarray[Any, Any]
@@ -65,6 +65,12 @@ def to_bfloat16(values: Array) -> Array:
 def create() -> int:
     """Return a new handle."""
     return active().make_handle("cublas")
+
+
+def destroy(handle: int) -> None:
+    """Give a handle up; that of a device which is gone is gone with it."""
+    for device in devices():
+        device.handles.pop(handle, None)
 
 
 def get_cublas_handle() -> int:

@@ -16,6 +16,8 @@ from minigraph.testing.cuda.order import Clock, Order, Span
 
 Bytes = tuple[int, int]  # an address, and how many
 
+_NUMBERS = itertools.count(1)
+
 
 class CUDARuntimeError(RuntimeError):
     """What the CUDA runtime refuses."""
@@ -79,11 +81,10 @@ class Device:
         self.handles: dict[int, int] = {}  # of libraries → stream
         self.blas_handle: int | None = None
         self._pending: list[tuple[int, Work]] = []  # how much work the stream had been given with it
-        self._numbers = itertools.count(1)
 
     def number(self) -> int:
-        """Return a number for a stream, an event or a handle, that no other has."""
-        return next(self._numbers)
+        """Return a number for a stream, an event or a handle, that no other has, of another device neither."""
+        return next(_NUMBERS)
 
     def make_handle(self, library: str) -> int:
         """Return a new handle of a library, for the default stream."""
@@ -214,6 +215,11 @@ def active() -> Device:
     if not _active:
         raise RuntimeError("no stand-in of a CUDA device is active: enter minigraph.testing.cuda.standin()")
     return _active[-1]
+
+
+def devices() -> tuple[Device, ...]:
+    """Return the device in use, and those it stands before."""
+    return tuple(_active)
 
 
 def activate(device: Device) -> None:

@@ -100,7 +100,7 @@ def _properties() -> dict[str, int]:
 
 
 def _cublas() -> dict[str, Any]:
-    names = ("CUBLASError", "create", "setStream", "getStream", "gemmEx", "gemmStridedBatchedEx")
+    names = ("CUBLASError", "create", "destroy", "setStream", "getStream", "gemmEx", "gemmStridedBatchedEx")
     constants = (
         "OP_N", "OP_T", "OP_C", "GEMM_DEFAULT", "COMPUTE_32F", "COMPUTE_32F_PEDANTIC", "COMPUTE_64F",
         "COMPUTE_32F_FAST_TF32",
