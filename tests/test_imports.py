@@ -50,6 +50,7 @@ THIRD_PARTY = {
     "graphviz_pure": {"viz"},
     "matplotlib": {"viz"},
     "cupy": {"backends"},
+    "ml_dtypes": {"backends"},
     "onnx": {"onnx"},
     "google": {"onnx"},  # protobuf, whose error a damaged file raises
     "mlxtend": {"datasets"},

@@ -122,6 +122,17 @@ def test_axes_are_reduced_wherever_they_are() -> None:
         np.testing.assert_allclose(got[f"logsumexp {axes}"], exact, rtol=1e-13)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint8", "uint64"])
+def test_clipped_indices_take_what_numpy_takes(dtype: str) -> None:
+    x, least, most = input_((3, 200, 5), "float32", "x"), np.iinfo(dtype).min, np.iinfo(dtype).max
+    chosen = np.array([[0, 1, 4, 5, 2], [199 % (most + 1), 7, least, most, 3]], dtype)
+    i = input_(chosen.shape, dtype, "i")
+    outputs = {f"axis {axis}": ops.gather(x, i, axis, "clip") for axis in range(3)}
+    outputs["empty"] = ops.gather(x, input_((0,), dtype, "none"), 1, "clip")
+    values = {"x": numbered((3, 200, 5), "float32"), "i": chosen, "none": np.zeros(0, dtype)}
+    same_bits(outputs, [x, i, outputs["empty"].inputs[1]], values)
+
+
 def test_a_copy_has_as_few_axes_as_its_gaps_ask_for() -> None:
     shape = (4, 5, 6, 7)
     whole = strides(shape)
