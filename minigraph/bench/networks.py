@@ -102,6 +102,7 @@ _MNIST = (
 NETWORKS: dict[str, Network] = {
     "mnist": _MNIST,
     "tiny": (*convolve(), *convolve(), Average(), Dense()),
+    "small": (*convolve(), *convolve(), Pool(), Dense(True, (14, 14, 64)), Rectifier(), Dense()),
     "cifar": _resnet18(convolve()),
     "resnet18": _resnet18(_STEM),
     "resnet50": _resnet50(_STEM),

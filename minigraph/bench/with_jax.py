@@ -1,4 +1,4 @@
-"""The workloads in JAX: pure functions of a list of parameters, N,H,W,C, one jitted call a step."""
+"""The workloads in JAX: pure functions of a list of parameters, N,H,W,C, one jitted call a step, or for many steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from minigraph.bench import networks
-from minigraph.bench.workloads import MOMENTUM, RATE, Array, Workload
+from minigraph.bench.workloads import MOMENTUM, Array, Prepared, Workload
+
+# What JAX calls the precisions of products of float32.
+_PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "tensorfloat32"}
 
 
 def _applied(network: networks.Network, x: Any, take: Iterator[Any], trains: bool) -> Any:
@@ -33,7 +36,7 @@ def _applied(network: networks.Network, x: Any, take: Iterator[Any], trains: boo
                 x = x.mean((1, 2))
             case networks.Dense(bias, _):
                 x = x.reshape(len(x), -1) @ next(take)
-                x = x + next(take) if bias else x
+                x = (x + next(take)).astype(x.dtype) if bias else x
             case networks.Residual(body, shortcut):
                 y = _applied(body, x, take, trains)
                 x = jax.nn.relu(y + _applied(shortcut, x, take, trains))
@@ -47,39 +50,100 @@ def _convolved(x: Any, kernel: Any, size: int, stride: int) -> Any:
 
 
 def _normalised(x: Any, gamma: Any, beta: Any, trains: bool) -> Any:
-    """Return γ·(x − mean)/√(variance + ε) + β; in inference by the averages that a model begins with, 0 and 1."""
+    """Return γ·(x − mean)/√(variance + ε) + β; in inference by the averages that a model begins with, 0 and 1.
+
+    The statistics of half precision are computed in float32.
+    """
     if not trains:
-        return x * (gamma / jnp.sqrt(1.0 + 1e-5)) + beta
+        return (x * (gamma / jnp.sqrt(1.0 + 1e-5)) + beta).astype(x.dtype)
     axes = tuple(range(x.ndim - 1))
-    mean, variance = x.mean(axes), x.var(axes)
-    return (x - mean) * (gamma * lax.rsqrt(variance + 1e-5)) + beta
+    wide = x.astype(jnp.float32)
+    mean, variance = wide.mean(axes), wide.var(axes)
+    return ((wide - mean) * (gamma * lax.rsqrt(variance + 1e-5)) + beta).astype(x.dtype)
 
 
-def make(workload: Workload, network: networks.Network, arrays: list[Array]) -> Any:
-    """Return one step and what makes a float of its result; XLA takes the processors that this process may use."""
-    images, parameters = jnp.asarray(workload.images()), [jnp.asarray(a) for a in arrays]
-    if workload.trains:
-        return _training(network, parameters, images, jnp.asarray(workload.labels())), float
-    infer = jax.jit(lambda parameters, x: _applied(network, x, iter(parameters), False))
-    return lambda: infer(parameters, images).block_until_ready(), lambda y: float(jnp.abs(y).mean())
+def make(workload: Workload, network: networks.Network, arrays: list[Array]) -> Prepared:
+    """Return a workload; on a CPU, XLA takes the processors that this process may use."""
+    if workload.gpu:
+        jax.config.update("jax_default_matmul_precision", _PRECISIONS[workload.precision])
+    parameters = [jnp.asarray(a) for a in arrays]
+    call = (_training if workload.trains else _inference)(workload, network, parameters)
+    number = float if workload.trains else _size
+    if not workload.gpu:
+        return Prepared(lambda: call().block_until_ready(), number)
+    latest: list[Any] = [None]
+
+    def step() -> Any:
+        latest[0] = call()
+        return latest[0]
+
+    return Prepared(step, number, lambda: latest[0].block_until_ready(), workload.launch, _peak)
 
 
-def _training(network: networks.Network, parameters: list[Any], images: Any, labels: Any) -> Callable[[], Any]:
+def _size(y: Any) -> float:
+    return float(jnp.abs(y).mean())
+
+
+def _peak() -> int:
+    return int(jax.devices()[0].memory_stats()["peak_bytes_in_use"])
+
+
+def _half(workload: Workload, parameters: list[Any], x: Any) -> tuple[list[Any], Any]:
+    """Return kernels and images in the precision that products are computed in; vectors stay float32."""
+    if workload.precision != "bfloat16":
+        return parameters, x
+    return [p.astype(jnp.bfloat16) if p.ndim > 1 else p for p in parameters], x.astype(jnp.bfloat16)
+
+
+def _inference(workload: Workload, network: networks.Network, parameters: list[Any]) -> Callable[[], Any]:
+    images = jnp.asarray(workload.images())
+
+    def outputs(parameters: list[Any], x: Any) -> Any:
+        parameters, x = _half(workload, parameters, x)
+        return _applied(network, x, iter(parameters), False).astype(jnp.float32)
+
+    infer = jax.jit(outputs)
+    return lambda: infer(parameters, images)
+
+
+def _training(workload: Workload, network: networks.Network, parameters: list[Any]) -> Callable[[], Any]:
+    images, labels = workload.images(), workload.labels()
+
     def loss_of(parameters: list[Any], x: Any, y: Any) -> Any:
-        scores = jax.nn.log_softmax(_applied(network, x, iter(parameters), True))
+        parameters, x = _half(workload, parameters, x)
+        scores = jax.nn.log_softmax(_applied(network, x, iter(parameters), True).astype(jnp.float32))
         return -jnp.take_along_axis(scores, y[:, None], 1).mean()
 
     def updated(parameters: list[Any], momenta: list[Any], x: Any, y: Any) -> Any:
         loss, slopes = jax.value_and_grad(loss_of)(parameters, x, y)
         momenta = [MOMENTUM * m + g for m, g in zip(momenta, slopes, strict=True)]
-        return [p - RATE * m for p, m in zip(parameters, momenta, strict=True)], momenta, loss
+        return [p - workload.rate * m for p, m in zip(parameters, momenta, strict=True)], momenta, loss
 
-    train = jax.jit(updated, donate_argnums=(0, 1))
+    def launched(parameters: list[Any], momenta: list[Any], first: Any, x: Any, y: Any) -> Any:
+        """Do several steps on batches of a set, from batch number `first` on; return the mean of the losses."""
+
+        def body(i: Any, held: Any) -> Any:
+            parameters, momenta, total = held
+            rows = (first + i) % (len(x) // workload.batch) * workload.batch + jnp.arange(workload.batch)
+            parameters, momenta, loss = updated(parameters, momenta, x[rows], y[rows])
+            return parameters, momenta, total + loss
+
+        held = lax.fori_loop(0, workload.launch, body, (parameters, momenta, jnp.zeros(())))
+        return held[0], held[1], held[2] / workload.launch
+
     momenta = [jnp.zeros_like(p) for p in parameters]
+    first = 0
+    if workload.data != "host" or not workload.gpu:
+        images, labels = jnp.asarray(images), jnp.asarray(labels)
+    several, one = (jax.jit(f, donate_argnums=(0, 1)) for f in (launched, updated))
 
     def step() -> Any:
-        nonlocal parameters, momenta
-        parameters, momenta, loss = train(parameters, momenta, images, labels)
-        return loss.block_until_ready()
+        nonlocal parameters, momenta, first
+        if workload.data == "set":
+            parameters, momenta, loss = several(parameters, momenta, first, images, labels)
+            first += workload.launch
+        else:
+            parameters, momenta, loss = one(parameters, momenta, images, labels)
+        return loss
 
     return step

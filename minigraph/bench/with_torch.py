@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from minigraph.bench import networks
-from minigraph.bench.workloads import MOMENTUM, RATE, Array, Workload
+from minigraph.bench.workloads import MOMENTUM, Array, Workload
 
 
 class _Residual(nn.Module):
@@ -74,15 +74,15 @@ def make(workload: Workload, network: networks.Network, arrays: list[Array], var
         module = module.to(memory_format=torch.channels_last)
         images = images.to(memory_format=torch.channels_last)
     if workload.trains:
-        return _training(module, images, torch.from_numpy(workload.labels()), variant), lambda loss: float(
+        return _training(workload, module, images, torch.from_numpy(workload.labels()), variant), lambda loss: float(
             loss.detach()
         )
     return _inference(module.eval(), images, variant), lambda y: float(y.abs().mean())
 
 
-def _training(module: nn.Module, images: Any, labels: Any, variant: str) -> Callable[[], Any]:
+def _training(workload: Workload, module: nn.Module, images: Any, labels: Any, variant: str) -> Callable[[], Any]:
     fused = variant == "channels-last" or None
-    optimizer = torch.optim.SGD(module.parameters(), lr=RATE, momentum=MOMENTUM, fused=fused)
+    optimizer = torch.optim.SGD(module.parameters(), lr=workload.rate, momentum=MOMENTUM, fused=fused)
 
     def loss_of(x: Any, y: Any) -> Any:
         return nn.functional.cross_entropy(module(x), y)

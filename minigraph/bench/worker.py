@@ -12,49 +12,69 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minigraph.bench.workloads import Prepared
+
+# How often a device's steps are timed in a turn.
+_TIMES = 5
 
 
 def main(workload: str, peer: str, threads: int) -> None:
     """Serve the turns of one peer, until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    _stay_on(threads)
 
     def answer(**words: Any) -> None:
         print(json.dumps(words), file=answers, flush=True)
 
     from minigraph.bench import peers, workloads
 
+    (found,) = workloads.find(workload)
+    if not found.gpu:  # what a device is told does not wait for processors, but compilers do
+        _stay_on(threads)
     start = time.perf_counter()
-    step, number = peers.prepare(peer, workloads.find(workload)[0], threads)
+    prepared = peers.prepare(peer, found, threads)
     before = _memory("VmRSS")
-    prepared = time.perf_counter()
-    result = number(step())
-    first = time.perf_counter() - prepared
-    estimate = median(_timed(step, 1.0, 50))
+    set_up = time.perf_counter()
+    result = prepared.number(prepared.step())
+    first = time.perf_counter() - set_up
+    estimate = median(timed(prepared, 1.0, 50))
     peak = _memory("VmHWM")
+    memory = None if before is None or peak is None else peak - before
     answer(
-        setup=prepared - start, first=first, result=result, estimate=estimate, version=peers.version(peer),
-        memory=None if before is None or peak is None else peak - before,
+        setup=set_up - start, first=first, result=result, estimate=estimate, version=peers.version(peer),
+        memory=memory if prepared.memory is None else prepared.memory(), work=prepared.work,
     )  # fmt: skip
     gc.collect()
     gc.freeze()
     for line in sys.stdin:
         steps = int(line)
-        _timed(step, 0.0, min(3, steps))  # whoever had the last turn had the caches
-        answer(seconds=median(_timed(step, float("inf"), steps)))
+        timed(prepared, 0.0, min(3, steps))  # whoever had the last turn had the caches
+        answer(seconds=median(timed(prepared, float("inf"), steps)))
 
 
-def _timed(step: Callable[[], Any], enough: float, most: int) -> list[float]:
-    """Return the seconds of steps, three at least, until they are `enough` together, `most` at most."""
+def timed(prepared: Prepared, enough: float, most: int) -> list[float]:
+    """Return seconds of a step, three times at least, until `enough` seconds have passed, `most` steps at most.
+
+    A step whose call only says what a device is to do is timed with many others, up to when the device has done all.
+
+    >>> from minigraph.bench.workloads import Prepared
+    >>> len(timed(Prepared(int, float), 0.0, 50)), len(timed(Prepared(int, float, wait=int), 9.0, 50))
+    (3, 5)
+    """
+    calls = 1 if prepared.wait is None else max(1, most // (_TIMES * prepared.steps))
+    together = calls * prepared.steps
     seconds: list[float] = []
-    while len(seconds) < min(3, most) or (sum(seconds) < enough and len(seconds) < most):
+    while len(seconds) < min(3, most) or (sum(seconds) * together < enough and len(seconds) * together < most):
         start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
+        for _ in range(calls):
+            prepared.step()
+        if prepared.wait is not None:
+            prepared.wait()
+        seconds.append((time.perf_counter() - start) / together)
     return seconds
 
 

@@ -34,7 +34,20 @@ def _info(options: argparse.Namespace) -> int:
     for number in sorted({1, threads.available()}):
         limits = machine.measure(number) if options.measure else machine.measured(number)
         print(f"{machine.cpu()}, {limits or f'{number} threads: minigraph info --measure finds its limits'}")
+    _gpu(options.measure)
     return 0
+
+
+def _gpu(measure: bool) -> None:
+    """Say what there is of a GPU, or in one line what is missing."""
+    from minigraph.backends.cupy.about import describe
+    from minigraph.backends.cupy.gpu import missing
+
+    print("cupy backend:", "; ".join(describe()))
+    if measure and missing() is None:
+        from minigraph.bench import ceilings
+
+        print(ceilings.measure())
 
 
 def _version(package: str) -> str:
@@ -52,4 +65,5 @@ _PACKAGES = {
     "onnx": "extra onnx",
     "cupy-cuda12x": "extra cuda12",
     "cupy-cuda13x": "extra cuda13",
+    "nvidia-cudnn-frontend": "extras cuda12 and cuda13: convolutions on a GPU",
 }
