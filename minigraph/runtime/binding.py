@@ -85,8 +85,8 @@ class Binding:
             self._locate(node)
         updates = [(t, v) for t, v in graph.updates.items() if self.plan.roots[v] not in self.plan.written]
         steps = [self._step(step) for step in self.plan.steps]
-        ends = [*graph.outputs.values(), *(value for _, value in updates)]
-        if prepared.whole and self.backend.remote and not any(self._is_variable(value) for value in ends):
+        ends = {*graph.outputs.values(), *(value for _, value in updates)}
+        if prepared.whole and self.backend.remote and not any(map(self._is_variable, ends)):
             # A step that runs as a whole commits itself: a device need not hear of each copy.
             steps += [self._commit(target, value) for target, value in updates]
             updates = []
@@ -97,7 +97,6 @@ class Binding:
         self.results = [self.arrays[node] for node in graph.outputs.values()]
         self._targets = [self.arrays[target] for target, _ in updates]
         self._values = [self.arrays[value] for _, value in updates]
-        ends = {*graph.outputs.values(), *(value for _, value in updates)}
         self._floats = [self.arrays[node] for node in ends if is_float(node.dtype)]
         # A value that is itself a variable's memory would change under the commits before it: it is set aside first.
         self._aside: list[tuple[Array, Array]] = []
