@@ -78,7 +78,8 @@ def test_a_profile_of_a_workload(capsys):
     assert "tiny-train (W2), batch 32, on numpy" in said and "kernel calls" in said
 
 
-def test_graphs_are_measured_a_stage_a_column(tmp_path, capsys):
+def test_graphs_are_measured_a_stage_a_column(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(graphs._best, "__defaults__", (0.01, 2))  # what is measured matters here, not how well
     out = tmp_path / "graphs.json"
     assert main(["bench", "graphs", "--sizes", "51,102", "--json", str(out)]) == 0
     works = json.loads(out.read_text())

@@ -121,7 +121,7 @@ def check(make: Callable[[int], Graph], small: int, large: int, exponent: float)
 
 @pytest.mark.parametrize("make", GRAPHS)
 def test_work_grows_in_proportion_and_is_small(make: Callable[[int], Graph]) -> None:
-    check(make, 1_000, 10_000, QUICK_EXPONENT)
+    check(make, 600, 6_000, QUICK_EXPONENT)
 
 
 @pytest.mark.slow
