@@ -174,6 +174,15 @@ def test_inputs_may_be_changed_as_soon_as_a_step_is_under_way(device):
         np.testing.assert_array_equal(each.result()["y"], np.full(4, i + 1.0))
 
 
+def test_what_is_larger_than_the_buffers_comes_in_pieces(device):
+    backend = CupyBackend()
+    target = backend.view(backend.allocate(20 << 20), 0, (5 << 20,), "float32")
+    values = np.arange(5 << 20, dtype=np.float32)
+    backend.upload(target, values)
+    values[:] = 0  # the caller's again
+    np.testing.assert_array_equal(backend.download([target])()[0], np.arange(5 << 20, dtype=np.float32))
+
+
 def test_the_state_on_the_host_and_on_the_device_are_one(device):
     model, _ = trained(CupyBackend(), 2)
     before = model.state["dense/kernel"].copy()

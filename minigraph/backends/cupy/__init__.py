@@ -93,6 +93,7 @@ class CupyBackend:
 
     def bind(self, steps: Sequence[Bound], arena: Array) -> Code:
         """Return the steps as kernels and calls on the device's stream."""
+        self._staging.expect(arena)
         return Program(steps, self._code, self.gpu, self._status)
 
     def kernel(self, node: Node, inputs: Sequence[Array], output: Any, workspace: Array) -> Kernel:

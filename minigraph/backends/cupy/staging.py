@@ -1,7 +1,7 @@
 """Between host and device: inputs through pinned memory on a stream of their own, two deep; results read back later.
 
 While one step computes, the next one's inputs are on their way. Copies read and write pinned memory, which the
-device's copy engines reach by themselves. What comes once, or is large, goes in pieces through two buffers.
+device's copy engines reach by themselves. Variables and data sets, which come once, go in pieces through two buffers.
 """
 
 from __future__ import annotations
@@ -56,14 +56,18 @@ class Staging:
         self._status = status
         self._stream = gpu.cupy.cuda.Stream(non_blocking=True)
         self._under_way: deque[tuple[Any, list[HostArray]]] = deque()  # copies to the host, oldest first
-        self._met: set[tuple[int, int]] = set()  # targets' addresses and sizes
+        self._arenas: dict[int, int] = {}  # addresses: first → behind the last
         self._slots: dict[tuple[int, int], list[_Slot]] = {}  # of a target's address and size; the next one first
+
+    def expect(self, arena: Array) -> None:
+        """Take what is copied into an arena for an input, which comes again with every step."""
+        start = int(arena.data.ptr)
+        self._arenas[start] = start + int(arena.nbytes)
 
     def upload(self, target: Array, value: HostArray) -> None:
         """Enqueue a copy of `value`, which the caller may change at once, into a device array."""
         key = (int(target.data.ptr), int(target.nbytes))
-        if key not in self._met or target.nbytes > _PIECE:
-            self._met.add(key)
+        if not any(start <= key[0] < end for start, end in self._arenas.items()):
             self._in_pieces(target, value)
             return
         gpu = self.gpu
