@@ -23,12 +23,13 @@ import pytest
 import minigraph.backends.c
 from minigraph.backends.c.algorithms import Algorithm
 from minigraph.backends.geometry import Geometry
+from minigraph.backends.loops.headers import SHARED
 from minigraph.ops.window import Window
 from minigraph.ops.window import padding as canonical
 
 Array = np.ndarray[Any, Any]
 
-KERNELS = Path(minigraph.backends.c.__file__).parent / "kernels"
+FOLDERS = (Path(minigraph.backends.c.__file__).parent / "kernels", SHARED)
 COMPILER = next((path for name in ("g++", "clang++", "c++") if (path := shutil.which(name))), None)
 FLAGS = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC",
          "-shared", "-fno-exceptions", "-fno-rtti", "-pthread"]  # fmt: skip
@@ -126,7 +127,7 @@ class Conv(ctypes.Structure):
 def library(source: str) -> ctypes.CDLL:
     """Compile C++ that includes kernel headers, or take what an earlier process compiled from the same text."""
     assert COMPILER
-    headers = "".join(path.read_text() for path in sorted(KERNELS.glob("*.h")))
+    headers = "".join(path.read_text() for folder in FOLDERS for path in sorted(folder.glob("*.h")))
     cpu = Path("/proc/cpuinfo").read_text().split("\n\n")[0] if Path("/proc/cpuinfo").exists() else ""
     flags = "".join(line for line in cpu.splitlines() if line.startswith(("flags", "Features", "model name")))
     key = hashlib.sha256("\0".join([COMPILER, *FLAGS, source, headers, flags]).encode()).hexdigest()[:24]
@@ -136,7 +137,7 @@ def library(source: str) -> ctypes.CDLL:
     if not path.exists():
         wide = ["-mprefer-vector-width=512"] if "avx512f" in flags else []
         mine = folder / f"{key}.{os.getpid()}.so"  # renamed when whole: another process may build the same
-        command = [COMPILER, *FLAGS, *wide, f"-I{KERNELS}", "-x", "c++", "-", "-o", str(mine)]
+        command = [COMPILER, *FLAGS, *wide, *(f"-I{folder}" for folder in FOLDERS), "-x", "c++", "-", "-o", str(mine)]
         subprocess.run(command, input=source, text=True, check=True)
         mine.replace(path)
     return ctypes.CDLL(str(path))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import pathlib
-import shutil
-import subprocess
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,7 @@ from backends.cupy_convolutions import (
     own_plans,
     results,
 )
+from backends.nvcc import assembled, needs_nvcc
 from minigraph.backends.cupy import im2col, products
 from minigraph.backends.cupy.convolution import convolution_code
 from minigraph.backends.cupy.epilogue import Epilogue
@@ -37,7 +36,6 @@ from minigraph.ops.linalg import MatMul
 
 __all__ = ["own_plans"]  # a fixture that every test here has
 pytestmark = needs_compiler
-NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 # images, output channels, kernel, what else: strides, dilations, odd paddings, groups, channels that fill no access
 WINDOWS: list[tuple[Any, int, Any, dict[str, Any]]] = [
     ((2, 7, 6, 4), 8, (3, 3), {"padding": "same"}),
@@ -276,7 +274,7 @@ def test_a_batch_is_as_few_calls_as_strides_allow() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(NVCC is None, reason="no nvcc")
+@needs_nvcc
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
 def test_nvcc_compiles_all_kernels_without_spills(architecture: str, tmp_path: pathlib.Path) -> None:
     source = Source()
@@ -286,20 +284,7 @@ def test_nvcc_compiles_all_kernels_without_spills(architecture: str, tmp_path: p
             for action in (a for case in cases for a in case.code(gpu)[0]):
                 if isinstance(action, Launch):
                     source.add(action)
-    file = tmp_path / "kernels.cu"
-    file.write_text(str(source))
-    command = [
-        str(NVCC),
-        "-cubin",
-        f"-arch={architecture}",
-        "-std=c++17",
-        "-Xptxas",
-        "-v",
-        "-o",
-        str(tmp_path / "k"),
-        str(file),
-    ]
-    report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    report = assembled(str(source), tmp_path, "-cubin", f"-arch={architecture}")
     assert report.count("0 bytes spill stores, 0 bytes spill loads") == len(source.kernels)
 
 

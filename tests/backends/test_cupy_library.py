@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import pathlib
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 from ops.cases import CASES, draw
 
 from backends.cupy_steps import Parts, Steps, check, needs_compiler, prepared, same_bits, step_code
+from backends.nvcc import assembled, needs_nvcc
 from backends.op_graphs import Growing, special
 from minigraph import ops
 from minigraph.backends.cupy.anchors import multiplies
@@ -33,7 +32,6 @@ from minigraph.ops.region import Region
 REDUCTIONS = ("sum", "mean", "max", "min", "logsumexp", "moments", "argmax")
 ROWS = ("softmax", "log_softmax", "softmax_cross_entropy")
 POOLS = ("max_pool2d", "max_pool2d_adjoint", "max_pool2d_select", "avg_pool2d", "avg_pool2d_adjoint")
-NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 
 
 def numbers(made: Growing, shape: Sequence[int], dtype: str, scale: float = 3.0) -> Node:
@@ -354,15 +352,10 @@ def one_of_each() -> dict[str, Node]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(NVCC is None, reason="no nvcc")
+@needs_nvcc
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
 def test_no_kernel_spills_a_register(architecture: str, tmp_path: pathlib.Path) -> None:
-    assert NVCC is not None
-    source = Steps(one_of_each().values()).source
-    (tmp_path / "kernels.cu").write_text(source)
-    command = [NVCC, "-std=c++17", "-cubin", f"-arch={architecture}", "-Xptxas", "-v", "kernels.cu"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr[:4000]
-    frames = re.findall(r"Function properties for (\w+)\s+(\d+) bytes stack frame, (\d+) bytes spill", done.stderr)
+    report = assembled(Steps(one_of_each().values()).source, tmp_path, "-cubin", f"-arch={architecture}")
+    frames = re.findall(r"Function properties for (\w+)\s+(\d+) bytes stack frame, (\d+) bytes spill", report)
     assert len(frames) > 80
     assert [frame for frame in frames if frame[1:] != ("0", "0")] == []

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import pathlib
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
 
 import minigraph as mg
+from backends.nvcc import assembled, needs_nvcc
 from minigraph import layers
 from minigraph.backends.cupy import CupyBackend
 from minigraph.backends.cupy.loops import loop_code
-from minigraph.backends.cupy.source import Source, included
+from minigraph.backends.cupy.source import KERNELS, Source
 from minigraph.backends.cupy.steps import Launch, Parameter
+from minigraph.backends.loops.headers import SHARED, included
 from minigraph.ir import Node, variable
 from minigraph.ops.group import group
 from minigraph.testing import cuda
 
-NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 ARCHITECTURES = ("80", "90")
 
 
@@ -58,9 +57,10 @@ def test_several_loops_are_a_kernel_over_a_table():
 
 
 def test_headers_come_once_each_behind_what_they_need():
-    text = included(["sums.cuh", "elementary.cuh", "types.cuh"])
-    titles = re.findall(r"^// ==== (\w+\.cuh)", text, re.MULTILINE)
-    assert titles == ["types.cuh", "elementary.cuh", "sums.cuh"] and '#include "' not in text
+    text = included(["sums.cuh", "elementary.cuh", "types.cuh"], KERNELS, SHARED)
+    titles = re.findall(r"^// ==== (\S+)", text, re.MULTILINE)
+    elementary = ["lanes.cuh", "functions.cuh", "comparisons.h", "activations.h", "elementary.cuh"]
+    assert titles == ["types.cuh", *elementary, "sums.cuh"] and '#include "' not in text
 
 
 def test_a_launch_without_elements_is_one_kernel_of_its_own():
@@ -85,17 +85,14 @@ def training_source(precision: str) -> str:
     return model.program("training").source
 
 
-@pytest.mark.skipif(NVCC is None or not cuda.available(), reason="no nvcc, or no C++ compiler")
+@needs_nvcc
+@pytest.mark.skipif(not cuda.available(), reason="no C++ compiler")
 @pytest.mark.parametrize("precision", ["bfloat16", pytest.param("float32", marks=pytest.mark.slow)])
 def test_nvidias_compiler_takes_a_program_and_spills_nothing(precision: str, tmp_path: pathlib.Path) -> None:
-    assert NVCC is not None
     with cuda.standin():
         source = training_source(precision)
-    (tmp_path / "program.cu").write_text(source)
     targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
-    command = [NVCC, "-std=c++17", "-fatbin", "--threads", "2", *targets, "-Xptxas", "-v", "program.cu"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[:4000]
-    spilled = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
+    report = assembled(source, tmp_path, "-fatbin", "--threads", "2", *targets)
+    spilled = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
     assert len(spilled) >= len(ARCHITECTURES) * source.count("__global__")
     assert set(spilled) == {("0", "0", "0")}

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import pathlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from minigraph.backends.c.anchors import AnchoredCode
 from minigraph.backends.c.steps import KernelCode, LoopCode, indented
+from minigraph.backends.loops.headers import SHARED, included, title
 from minigraph.ir.leaves import Item
 from minigraph.ir.node import Node
 from minigraph.ir.types import TensorType
 
 KERNELS = pathlib.Path(__file__).parent / "kernels"
-_INCLUDE = re.compile(r'^#include "(\w+\.h)"$', re.MULTILINE)
 
 # One step of a plan: what it asks for, and what it is in C++.
 StepCode = LoopCode | KernelCode
@@ -34,31 +32,6 @@ MG_ENTRY void prepare(char* arena, void* const* outside, int threads) {
 """
 # A file of fewer steps is compiled as a whole; of more, in parts side by side.
 _FEW_STEPS, _PARTS = 6, 2
-
-
-@functools.cache
-def _header(name: str) -> str:
-    text = (KERNELS / name).read_text()
-    return text.replace("#pragma once\n", "")
-
-
-def included(names: Sequence[str]) -> str:
-    """Return headers of the kernels' folder with all that they include, each once, what is needed first."""
-    done: set[str] = set()
-    parts: list[str] = []
-
-    def add(name: str) -> None:
-        if name in done:
-            return
-        done.add(name)
-        text = _header(name)
-        for needed in _INCLUDE.findall(text):
-            add(needed)
-        parts.append(f"{_title(name)}\n{_INCLUDE.sub('', text).strip()}\n")
-
-    for name in names:
-        add(name)
-    return "\n".join(parts)
 
 
 @dataclass
@@ -127,17 +100,13 @@ class Source:
             ENTRY.strip(),
         ]
         return "\n".join([
-            included(self.headers),
-            _title("the program's loops"), *structs,
-            _title("its steps"), *functions,
-            _title("the tables of its steps, and how it is called"),
+            included(self.headers, KERNELS, SHARED),
+            title("the program's loops"), *structs,
+            title("its steps"), *functions,
+            title("the tables of its steps, and how it is called"),
             *(["#if MG_PART == 0", *tables, "#endif"] if self.parts > 1 else tables),
             "",
         ])  # fmt: skip
-
-
-def _title(text: str) -> str:
-    return f"// ==== {text} {'=' * (110 - len(text))}"
 
 
 def _comment(number: int, node: Node) -> str:

@@ -6,42 +6,16 @@ updates above all, are one launch: a table says where each one's arrays are, and
 
 from __future__ import annotations
 
-import functools
 import pathlib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from minigraph.backends.cupy.steps import Launch
+from minigraph.backends.loops.headers import SHARED, included, title
 
 KERNELS = pathlib.Path(__file__).parent / "kernels"
 _COMMENT = re.compile(r"  // .*$", re.MULTILINE)
 _LONGEST_NAME = 60
-_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
-
-
-@functools.cache
-def _header(name: str) -> str:
-    return (KERNELS / name).read_text().replace("#pragma once\n", "")
-
-
-def included(names: Sequence[str]) -> str:
-    """Return headers of the kernels' folder with all that they include, each once, what is needed first."""
-    done: set[str] = set()
-    parts: list[str] = []
-
-    def add(name: str) -> None:
-        if name in done:
-            return
-        done.add(name)
-        text = _header(name)
-        for needed in _INCLUDE.findall(text):
-            add(needed)
-        parts.append(f"{_title(name)}\n{_INCLUDE.sub('', text).strip()}\n")
-
-    for name in names:
-        add(name)
-    return "\n".join(parts)
 
 
 @dataclass
@@ -76,7 +50,9 @@ class Source:
             kernels.append(text)
             if name in self.joined:
                 kernels.append(_several(name, self.joined[name]))
-        return "\n".join([included(["types.cuh", *self.headers]), _title("the program's kernels"), *kernels, ""])
+        return "\n".join(
+            [included(["types.cuh", *self.headers], KERNELS, SHARED), title("the program's kernels"), *kernels, ""]
+        )
 
 
 # Stands for a kernel's name until it is known.
@@ -124,7 +100,3 @@ def _several(name: str, launch: Launch) -> str:
         f"  const {name}_row row = rows[row_of_block[blockIdx.x]];\n"
         f"  {name}_loop({', '.join([*names, *where])});\n}}\n"
     )
-
-
-def _title(text: str) -> str:
-    return f"// ==== {text} {'=' * (110 - len(text))}"
