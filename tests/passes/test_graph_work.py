@@ -119,7 +119,7 @@ def check(make: Callable[[int], Graph], small: int, large: int, exponent: float)
     assert not late, f"{late} of {LIMITS}\n{table}"
 
 
-@pytest.mark.parametrize("make", GRAPHS)
+@pytest.mark.parametrize("make", [residual, *(pytest.param(g, marks=pytest.mark.slow) for g in (dense, elementwise))])
 def test_work_grows_in_proportion_and_is_small(make: Callable[[int], Graph]) -> None:
     check(make, 600, 6_000, QUICK_EXPONENT)
 

@@ -25,7 +25,7 @@ from minigraph.passes.pipelines import Means
 from minigraph.testing import fuzz as module
 from minigraph.testing.fuzz import NAMES, FuzzReport, fuzz
 
-GRAPHS = 24
+GRAPHS = 16
 
 
 @pytest.fixture(scope="module")
