@@ -160,6 +160,30 @@ def test_a_folded_block_is_one_call_and_packs_its_constant_kernel_once(plain):
         np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_whatever_follows_a_convolution_is_computed(device):
+    x, w = input_((2, 6, 6, 3), name="x"), input_((3, 3, 3, 4), name="w")
+    b, z = input_((4,), name="b"), input_((2, 6, 6, 4), name="z")
+
+    def convolved(strides: int = 1) -> Any:
+        return ops.conv2d(x * float(strides), w, strides, padding="same")
+
+    outputs = {
+        "another function": ops.tanh(convolved()),
+        "a residual before the bias": ops.relu(convolved(2) + z[:, ::2, ::2] + b),
+        "a bias twice": convolved(3) + b + b,
+        "a wider type": ops.cast(convolved(4), "float64"),
+        "moments and the value": [y := convolved(5), *ops.moments(y, (0, 1, 2))],
+        "a product": convolved(6) * b,
+    }
+    named = {
+        f"{n}/{i}": o for n, each in outputs.items() for i, o in enumerate(each if isinstance(each, list) else [each])
+    }
+    values = {n.label: RNG.standard_normal(n.shape, np.float32) for n in (x, w, b, z)}
+    expected = compile(named)(None, **values)
+    for name, result in compile(named, backend=CupyBackend())(None, **values).items():
+        np.testing.assert_allclose(result, expected[name], rtol=2e-5, atol=2e-5, err_msg=name)
+
+
 # --- copies ----------------------------------------------------------------------------------------------------------
 
 
