@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from backends.c_programs import backend, check, needs_compiler
 from backends.network_graphs import folded_networks, networks, random_graphs, stays_close_to_numpy, stepped, values_of
+from minigraph import ops
+from minigraph.ir import Graph, variable
+from minigraph.ir.leaves import input as input_
 from minigraph.optimizers import SGD, Adam
 from minigraph.testing.fuzz import fuzz
 
@@ -83,3 +87,13 @@ def test_fuzzing_finds_nothing_on_this_backend(graphs: int) -> None:
     report = fuzz(graphs, seed=5, backend="c")
     assert not report.mismatches, str(report)
     assert report.compared > 100 * graphs
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sums_behind_groups_that_are_narrower_than_a_vector(dtype: str) -> None:
+    x = input_((2, 5, 5, 8), dtype, "x")
+    y = ops.conv2d(x, variable((3, 3, 2, 16), name="w", dtype=dtype), padding="same", groups=4)
+    graph = Graph({"y": y, "moments": ops.moments(y, (0, 1, 2))[1], "mean": ops.mean(ops.relu(y) * y)})
+    rng = np.random.default_rng(0)
+    values = {n.label: rng.standard_normal(n.shape).astype(dtype) for n in (*graph.inputs, *graph.variables)}
+    check(graph, values, backend(), optimize=True)

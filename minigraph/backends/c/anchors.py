@@ -124,7 +124,8 @@ class AnchoredCode(LoopCode):
         if not self.sums[0]:
             return [f"MG_INLINE_METHOD {head}", "}"]
         block, lanes = 64, self._sum_lanes()
-        loop = over_columns("(*this)", "r", "last", "column", "column + columns", lanes, self.domain.columns)
+        # What is complete may be any part of the columns, a group's few for instance: never whole vectors alone.
+        loop = over_columns("(*this)", "r", "last", "column", "column + columns", lanes, 1)
         return [
             head,
             f"  for (ptrdiff_t r = first; r < first + rows; r += {block}) {{",
