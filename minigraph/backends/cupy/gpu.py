@@ -65,11 +65,6 @@ class Gpu:
         return self.cupy.cuda.runtime
 
     @cached_property
-    def architecture(self) -> str:
-        """The device's compute capability, without its dot: "90"."""
-        return str(self.cupy.cuda.Device().compute_capability)
-
-    @cached_property
     def name(self) -> str:
         """The device's name."""
         name = self.runtime.getDeviceProperties(self.cupy.cuda.Device().id)["name"]
